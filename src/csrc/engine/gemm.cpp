@@ -1,0 +1,149 @@
+#include "gemm.h"
+
+#include <stdexcept>
+#include <string>
+
+#include "arm_compute/core/CPP/CPPTypes.h"
+#include "scratch.h"
+#include "src/cpu/kernels/assembly/arm_gemm.hpp"
+
+namespace acl_qlinear {
+namespace {
+
+using Gemm = arm_gemm::UniqueGemmCommon<int8_t, int8_t, int32_t>;
+
+arm_gemm::GemmArgs args_for(int64_t M, int64_t N, int64_t K, const arm_gemm::GemmConfig& config) {
+    // One thread: parallel callers run a GEMM of their own each, over a tile.
+    return {&arm_compute::CPUInfo::get(),
+            static_cast<unsigned>(M),
+            static_cast<unsigned>(N),
+            static_cast<unsigned>(K),
+            /*Ksections=*/1,
+            /*nbatches=*/1,
+            /*nmulti=*/1,
+            /*indirect_input=*/false,
+            arm_gemm::Activation(),
+            /*maxthreads=*/1,
+            /*fixed_format=*/false,
+            /*fast_mode=*/false,
+            /*accumulate=*/false,
+            &config};
+}
+
+Gemm make_gemm(int64_t M, int64_t N, int64_t K, const arm_gemm::GemmConfig& config) {
+    return arm_gemm::gemm<int8_t, int8_t, int32_t>(args_for(M, N, K, config));
+}
+
+arm_gemm::GemmConfig config_for(const char* kernel, int64_t n_block) {
+    arm_gemm::GemmConfig config;
+    config.filter           = kernel;
+    config.outer_block_size = static_cast<unsigned>(n_block);
+    return config;
+}
+
+// ACL's name of its fastest kernel of one kind for `rows` rows, empty if it has
+// none on this CPU, and ACL's estimates of that kernel's cycles at 1 to kMaxRows rows.
+std::string fastest(arm_gemm::GemmMethod method, int64_t rows, int64_t N, int64_t K, uint64_t* cycles) {
+    const auto compatible = [&](int64_t m) {
+        return arm_gemm::get_compatible_kernels<int8_t, int8_t, int32_t>(args_for(m, N, K, arm_gemm::GemmConfig()));
+    };
+    std::string name;
+    uint64_t best = 0;
+    for (const auto& kernel : compatible(rows)) {
+        // smallK kernels have the hybrid method, but another tiling.
+        if (kernel.method == method && kernel.name.find("smallK") == std::string::npos &&
+            (name.empty() || kernel.cycle_estimate < best)) {
+            name = kernel.name;
+            best = kernel.cycle_estimate;
+        }
+    }
+    for (int64_t m = 1; m <= kMaxRows && !name.empty(); ++m) {
+        for (const auto& kernel : compatible(m)) {
+            if (kernel.name == name) {
+                cycles[m - 1] = kernel.cycle_estimate;
+            }
+        }
+    }
+    return name;
+}
+
+GemmKernel describe(const std::string& name, bool is_hybrid, int64_t N, int64_t K) {
+    if (name.size() >= kKernelNameSize) {
+        throw std::logic_error("ACL's kernel name " + name + " does not fit into " + std::to_string(kKernelNameSize) +
+                               " bytes");
+    }
+    GemmKernel kernel{};
+    name.copy(kernel.name, name.size());
+    kernel.is_hybrid  = is_hybrid;
+    const auto config = config_for(kernel.name, 0);
+    // Asked for a wide and deep matrix, a hybrid GEMM works in blocks of one panel.
+    kernel.column_step = is_hybrid ? make_gemm(kMaxRows, 4096, 4096, config)->get_config().outer_block_size : 0;
+    // At M = 1, since ACL adds M pointers that it no longer uses.
+    kernel.panel_bytes = make_gemm(1, N, K, config)->get_B_pretransposed_array_size();
+    return kernel;
+}
+
+} // namespace
+
+KernelChoice choose_kernels(int64_t N, int64_t K) {
+    KernelChoice choice{};
+    uint64_t hybrid_cycles[kMaxRows], wide_cycles[kMaxRows];
+    // Few rows decide which hybrid kernel is packed, many rows which wide one.
+    const auto hybrid = fastest(arm_gemm::GemmMethod::GEMM_HYBRID, 1, N, K, hybrid_cycles);
+    const auto wide   = fastest(arm_gemm::GemmMethod::GEMM_INTERLEAVED, kMaxRows, N, K, wide_cycles);
+    if (hybrid.empty() && wide.empty()) {
+        throw std::runtime_error("ACL has no s8 x s8 -> s32 GEMM kernel for this CPU, N=" + std::to_string(N) +
+                                 ", K=" + std::to_string(K));
+    }
+    choice.narrow = describe(hybrid.empty() ? wide : hybrid, !hybrid.empty(), N, K);
+    if (hybrid.empty() || wide.empty()) {
+        return choice;
+    }
+    for (int64_t i = 0; i < kMaxRows; ++i) {
+        if (wide_cycles[i] < hybrid_cycles[i]) {
+            choice.wide_for_rows[i / 64] |= uint64_t{1} << (i % 64);
+        }
+    }
+    if (choice.wide_for_rows[0] || choice.wide_for_rows[1]) {
+        choice.wide = describe(wide, false, N, K);
+    }
+    return choice;
+}
+
+void pack_panels(const GemmKernel& kernel, int64_t N, int64_t K, const int8_t* transposed, void* panels) {
+    make_gemm(1, N, K, config_for(kernel.name, 0))
+        ->pretranspose_B_array(panels, transposed, static_cast<int>(N), 0, false);
+}
+
+void run_gemm(const GemmKernel& kernel, const GemmTile& t) {
+    constexpr int64_t hybrid_height = 6;
+    const int64_t width   = t.column_end - t.column_begin;
+    // With one block of rows the kernel walks all columns in one call; with more,
+    // one panel at a time stays in the L1 cache for all of them.
+    const bool one_call   = t.rows <= hybrid_height && t.column_begin % width == 0;
+    const int64_t n_block = !kernel.is_hybrid ? 0 : one_call ? width : kernel.column_step;
+
+    const Gemm gemm = make_gemm(t.rows, t.N, t.K, config_for(kernel.name, n_block));
+    if (!gemm) {
+        throw std::invalid_argument(std::string("ACL does not offer the kernel it was packed for, ") + kernel.name +
+                                    ", on this CPU: pack the weight again here");
+    }
+    gemm->set_pretransposed_B_data(const_cast<void*>(t.panels));
+    if (const size_t bytes = gemm->get_working_size()) {
+        gemm->set_working_space(scratch<Scratch::gemm_workspace, char>(bytes));
+    }
+    gemm->set_arrays(t.activations, static_cast<int>(t.K), 0, 0, nullptr, 0, 0, t.out - t.column_begin,
+                     static_cast<int>(width), 0, 0, nullptr, 0);
+
+    unsigned begin = 0, count = gemm->get_window_size().total_size();
+    if (kernel.is_hybrid) {
+        // Windows count blocks of rows first, then blocks of columns.
+        const auto blocks = [&](int64_t columns) { return static_cast<unsigned>((columns + n_block - 1) / n_block); };
+        const unsigned row_blocks = count / blocks(t.N);
+        begin = blocks(t.column_begin) * row_blocks;
+        count = blocks(width) * row_blocks;
+    }
+    gemm->execute({{begin, count}}, {}, 0);
+}
+
+} // namespace acl_qlinear

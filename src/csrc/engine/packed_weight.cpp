@@ -1,0 +1,172 @@
+#include "packed_weight.h"
+
+#include <cmath>
+#include <cstring>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include <sys/auxv.h>
+#include <sys/prctl.h>
+
+namespace acl_qlinear {
+namespace {
+
+constexpr uint64_t kMagic   = 0x314c4e51'4c4341ffULL; // "\xffACLQNL1", little endian
+constexpr uint32_t kVersion = 1;
+constexpr size_t   kAlign   = 64;
+
+struct Header {
+    uint64_t magic;
+    uint32_t version;
+    uint32_t sve_bytes; // the width of SVE kernels' panels; 0 without SVE
+    uint64_t size;
+    int64_t  N;
+    int64_t  K;
+    int64_t  scale_count;
+    uint64_t has_bias;
+    KernelChoice kernels;
+};
+
+struct Layout {
+    size_t column_sums, scales, bias, narrow_panels, wide_panels, size;
+};
+
+size_t round_up(size_t value, size_t step) {
+    return (value + step - 1) / step * step;
+}
+
+Layout layout_of(int64_t N, int64_t scale_count, const KernelChoice& kernels) {
+    const size_t columns = round_up(static_cast<size_t>(N), 16);
+    Layout at{};
+    at.column_sums   = round_up(sizeof(Header), kAlign);
+    at.scales        = at.column_sums + columns * sizeof(int32_t);
+    at.bias          = round_up(at.scales + static_cast<size_t>(scale_count) * sizeof(double), kAlign);
+    at.narrow_panels = at.bias + columns * sizeof(float);
+    at.wide_panels   = at.narrow_panels + round_up(kernels.narrow.panel_bytes, kAlign);
+    at.size          = at.wide_panels + round_up(kernels.wide.panel_bytes, kAlign);
+    return at;
+}
+
+uint32_t sve_bytes() {
+    static const uint32_t bytes = [] {
+        if (!(getauxval(AT_HWCAP) & HWCAP_SVE)) {
+            return 0u;
+        }
+        const int length = prctl(PR_SVE_GET_VL);
+        return length < 0 ? 0u : static_cast<uint32_t>(length & PR_SVE_VL_LEN_MASK);
+    }();
+    return bytes;
+}
+
+void check(const WeightSource& s) {
+    const auto text = [](auto v) { return std::to_string(v); };
+    if (s.N < 1 || s.N > INT32_MAX / 16) {
+        throw std::invalid_argument("weight has N=" + text(s.N) + " output features, expected 1 to " +
+                                    text(INT32_MAX / 16));
+    }
+    if (s.K < 1 || s.K > kMaxK) {
+        throw std::invalid_argument("weight has K=" + text(s.K) + " input features, expected 1 to " + text(kMaxK) +
+                                    " (beyond it 32-bit accumulators can overflow)");
+    }
+    if (s.scale_count != 1 && s.scale_count != s.N) {
+        throw std::invalid_argument("weight has " + text(s.scale_count) + " scales, expected 1 or N=" + text(s.N));
+    }
+    for (int64_t i = 0; i < s.scale_count; ++i) {
+        if (!std::isfinite(s.scales[i]) || s.scales[i] <= 0) {
+            throw std::invalid_argument("weight scale " + text(i) + " is " + text(s.scales[i]) +
+                                        ", expected a finite number above 0");
+        }
+    }
+    for (int64_t n = 0; s.bias && n < s.N; ++n) {
+        if (!std::isfinite(s.bias[n])) {
+            throw std::invalid_argument("bias[" + text(n) + "] is " + text(s.bias[n]) + ", expected a finite number");
+        }
+    }
+}
+
+} // namespace
+
+void pack(const WeightSource& source, const std::function<void*(size_t)>& allocate) {
+    check(source);
+    const int64_t N = source.N, K = source.K;
+    const KernelChoice kernels = choose_kernels(N, K);
+    const Layout at = layout_of(N, source.scale_count, kernels);
+
+    auto* const bytes = static_cast<char*>(allocate(at.size));
+    std::memset(bytes, 0, at.size);
+
+    auto* const sums = reinterpret_cast<int32_t*>(bytes + at.column_sums);
+    std::vector<int8_t> transposed(static_cast<size_t>(N * K));
+    for (int64_t n = 0; n < N; ++n) {
+        for (int64_t k = 0; k < K; ++k) {
+            const int8_t value = source.values[n * K + k];
+            sums[n] += value;
+            transposed[static_cast<size_t>(k * N + n)] = value;
+        }
+    }
+    std::memcpy(bytes + at.scales, source.scales, static_cast<size_t>(source.scale_count) * sizeof(double));
+    bool has_bias = false;
+    for (int64_t n = 0; source.bias && n < N; ++n) {
+        has_bias = has_bias || source.bias[n] != 0;
+    }
+    if (has_bias) {
+        std::memcpy(bytes + at.bias, source.bias, static_cast<size_t>(N) * sizeof(float));
+    }
+    pack_panels(kernels.narrow, N, K, transposed.data(), bytes + at.narrow_panels);
+    if (kernels.wide.panel_bytes) {
+        pack_panels(kernels.wide, N, K, transposed.data(), bytes + at.wide_panels);
+    }
+
+    Header header{};
+    header.magic       = kMagic;
+    header.version     = kVersion;
+    header.sve_bytes   = sve_bytes();
+    header.size        = at.size;
+    header.N           = N;
+    header.K           = K;
+    header.scale_count = source.scale_count;
+    header.has_bias    = has_bias;
+    header.kernels     = kernels;
+    std::memcpy(bytes, &header, sizeof header);
+}
+
+PackedWeight view_packed(const void* bytes, size_t size) {
+    const auto* const base = static_cast<const char*>(bytes);
+    Header header;
+    if (size < sizeof header) {
+        throw std::invalid_argument("it has " + std::to_string(size) + " bytes, too few for a packed weight");
+    }
+    std::memcpy(&header, base, sizeof header);
+    if (header.magic != kMagic) {
+        throw std::invalid_argument("it does not start with the mark of a packed weight");
+    }
+    if (header.version != kVersion) {
+        throw std::invalid_argument("it has format version " + std::to_string(header.version) + ", expected " +
+                                    std::to_string(kVersion) + ": pack the weight again");
+    }
+    if (header.size != size) {
+        throw std::invalid_argument("it has " + std::to_string(size) + " bytes, its header says " +
+                                    std::to_string(header.size));
+    }
+    if (header.sve_bytes != sve_bytes()) {
+        throw std::invalid_argument("it was packed for SVE vectors of " + std::to_string(header.sve_bytes) +
+                                    " bytes, this CPU has " + std::to_string(sve_bytes()) +
+                                    ": pack the weight again on this CPU");
+    }
+    const Layout at = layout_of(header.N, header.scale_count, header.kernels);
+    PackedWeight packed;
+    packed.N           = header.N;
+    packed.K           = header.K;
+    packed.scale_count = header.scale_count;
+    packed.has_bias    = header.has_bias != 0;
+    packed.kernels     = header.kernels;
+    packed.column_sums = reinterpret_cast<const int32_t*>(base + at.column_sums);
+    packed.scales      = reinterpret_cast<const double*>(base + at.scales);
+    packed.bias        = reinterpret_cast<const float*>(base + at.bias);
+    packed.narrow_panels = base + at.narrow_panels;
+    packed.wide_panels   = base + at.wide_panels;
+    return packed;
+}
+
+} // namespace acl_qlinear
