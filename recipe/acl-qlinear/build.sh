@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# The recipe's build script: a wheel, made by CMake through scikit-build-core, then installed.
+set -euo pipefail
+
+if [[ ${1:-} == --help ]]; then
+    echo "Run by rattler-build or conda-build for recipe/acl-qlinear."
+    exit
+fi
+
+# The Python of the build machine; the target's may not run here.
+python=${BUILD_PREFIX:-$PREFIX}/bin/python
+torch=$("$python" -c 'import glob, sys; print(*glob.glob(sys.argv[1] + "/lib/python3*/site-packages/torch"))' "$PREFIX")
+
+export _PYTHON_HOST_PLATFORM=linux-aarch64
+export CMAKE_ARGS="${CMAKE_ARGS:-} -DCMAKE_PREFIX_PATH=$PREFIX;$torch -DCMAKE_FIND_ROOT_PATH=$PREFIX;$torch"
+"$python" -m pip wheel --no-deps --no-build-isolation --no-cache-dir --wheel-dir dist .
+"$python" -m pip install --no-deps --no-index --only-binary=:all: --platform linux_aarch64 \
+    --target "$SP_DIR" dist/*.whl
