@@ -1,0 +1,1 @@
+"""What ci/build.sh and ci/test.sh run."""

@@ -1,0 +1,138 @@
+"""ci/build.sh: a channel with both packages, a prefix per microarchitecture, and the table."""
+
+import argparse
+import asyncio
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from rattler.index import index_fs
+from rich.console import Console
+from rich.table import Table
+
+from . import bootstrap, emulator, packages, prefix
+from .cache import ROOT, CiError, say
+from .pins import VARIANTS
+
+DIST = ROOT / "dist"
+CHANNEL = DIST / "channel"
+# The PyTorch that the table compares with: the newest pinned.
+TORCH = VARIANTS["pytorch"][-1]
+
+
+def upstream_channels(given: list[str]) -> list[str]:
+    """The channels with everything that is not ours: the given ones, or our bootstrap channel."""
+    return given or [bootstrap.channel().as_uri()]
+
+
+def build_channel(upstream: list[str], profile: str, version: str) -> Path:
+    """Builds all packages of a profile into dist/channel, which is replaced when all are there."""
+    partial = DIST / "channel.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    for subdir in ("noarch", prefix.PLATFORM):
+        (partial / subdir).mkdir(parents=True)
+    try:
+        asyncio.run(index_fs(partial))
+        for name in ("acl-microarch", "arm-compute-library", "acl-qlinear"):
+            packages.build(name, partial, upstream, profile=profile, acl_version=version)
+            asyncio.run(index_fs(partial))
+        old = DIST / "channel.old"
+        shutil.rmtree(old, ignore_errors=True)
+        if CHANNEL.exists():
+            CHANNEL.rename(old)
+        partial.rename(CHANNEL)
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return CHANNEL
+
+
+def install(microarchitecture: str, torch: str, upstream: list[str], extra: list[str]) -> Path:
+    """A fresh prefix with acl-qlinear for a microarchitecture and a PyTorch minor."""
+    target = DIST / "prefix" / f"{microarchitecture}-pytorch{torch}"
+    cpu = {"neoverse_v1": "neoverse_v1", "armv8_2a": "neoverse_n1"}[microarchitecture]
+    target.parent.mkdir(parents=True, exist_ok=True)
+    prefix.create(target, [CHANNEL.as_uri(), *upstream], ["acl-qlinear", f"pytorch {torch}.*", "python 3.11.*", *extra], cpu)
+    return target
+
+
+def measure(home: Path, microarchitecture: str) -> dict:
+    """What `python -m acl_qlinear.bench` reports in a prefix."""
+    cpu = emulator.CPU[microarchitecture]
+    counts = home / "counts.txt"
+    counts.unlink(missing_ok=True)
+    options = [] if emulator.NATIVE else ["--counters", counts]
+    command = emulator.command(home, ["python3.11", "-m", "acl_qlinear.bench", *options], cpu, counts)
+    done = subprocess.run(
+        [str(word) for word in command], env=emulator.environment(home, cpu), capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise CiError(f"acl_qlinear.bench failed in {home} with {done.returncode}:\n{done.stderr[-3000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def table(reports: dict[str, dict]) -> Table:
+    """Error and cost per case, ours beside PyTorch's."""
+    first = next(iter(reports.values()))
+    measure_name = first["measure"]
+    unit, scale = ("k", 1e-3) if measure_name != "seconds" else ("µs", 1e6)
+    result = Table(
+        title=f"ACL-direct against quantized::linear of PyTorch {first['versions']['torch']}, one thread, per call",
+        caption=f"instructions: guest instructions; cycles: {measure_name}; both in thousands"
+        if unit == "k"
+        else "median time in microseconds",
+    )
+    for column in ("package", "microarchitecture", "M×K×N", "x", "max error"):
+        result.add_column(column)
+    kinds = ["instructions", measure_name] if unit == "k" else [measure_name]
+    for kind in kinds:
+        short = kind.split()[-1]
+        for engine in ("ACL", "PyTorch"):
+            result.add_column(f"{engine}\n{short}", justify="right")
+    result.add_column("cycles\nratio" if unit == "k" else "time\nratio", justify="right")
+    for microarchitecture, report in reports.items():
+        package = f"acl-qlinear {report['versions']['acl_qlinear']}"
+        for case in report["cases"]:
+            costs = [f"{case[engine][kind] * scale:,.1f}" for kind in kinds for engine in ("acl", "torch")]
+            ratio = case["acl"][measure_name] / case["torch"][measure_name]
+            shape = "×".join(map(str, case["shape"]))
+            result.add_row(
+                package, microarchitecture, shape, case["dtype"], f"{case['max_error_lsb']} LSB", *costs, f"{ratio:.3f}"
+            )
+        result.add_section()
+    return result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="ci/build.sh", description=__doc__)
+    parser.add_argument(
+        "--channel", action="append", default=[], metavar="URL",
+        help="take compilers, Python and PyTorch from this conda channel instead of a bootstrap channel made of "
+        "Debian's packages and PyPI's wheels; may be repeated (for example: --channel conda-forge)",
+    )  # fmt: skip
+    parser.add_argument("--profile", choices=VARIANTS["profile"], default="qlinear", help="how much of ACL to build")
+    parser.add_argument("--no-table", action="store_true", help="stop when the channel is there")
+    options = parser.parse_args()
+
+    upstream = upstream_channels(options.channel)
+    build_channel(upstream, options.profile, packages.acl_version(options.channel))
+    say(f"channel: {CHANNEL.relative_to(ROOT)}")
+    if options.no_table:
+        return
+    reports = {}
+    for microarchitecture in VARIANTS["microarchitecture"]:
+        say(f"installing and measuring acl-qlinear for {microarchitecture}")
+        home = install(microarchitecture, TORCH, upstream, [])
+        reports[microarchitecture] = measure(home, microarchitecture)
+    (DIST / "table.json").write_text(json.dumps(reports, indent=2) + "\n")
+    Console(width=int(os.environ.get("COLUMNS", 100))).print(table(reports))
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except CiError as error:
+        sys.exit(f"error: {error}")

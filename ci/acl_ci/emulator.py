@@ -1,0 +1,85 @@
+"""Runs AArch64 programs: as they are on AArch64, under qemu-user elsewhere.
+
+One qemu for everything, built from Debian's source package since Debian's own
+build takes no plugins, with ci/guest_counters.c as its plugin.
+"""
+
+import os
+import platform
+import sys
+from functools import cache
+from pathlib import Path
+
+from . import debian
+from .bootstrap import BOOTSTRAP
+from .cache import ROOT, folder, run, say, tree_hash
+
+NATIVE = platform.machine() == "aarch64"
+CONFIGURE = [
+    "--enable-download", "--target-list=aarch64-linux-user", "--enable-plugins", "--disable-system",
+    "--disable-docs", "--disable-tools", "--without-default-features", "--enable-linux-user",
+    "--disable-install-blobs",
+]  # fmt: skip
+# The CPU that each microarchitecture is tested on: one that has what it needs, and no more.
+CPU = {"neoverse_v1": "neoverse-v1", "armv8_2a": "neoverse-n1"}
+
+
+@cache
+def _qemu() -> Path:
+    """The folder with qemu-aarch64 and guest_counters.so."""
+    plugin = ROOT / "ci/guest_counters.c"
+    source = debian.source(BOOTSTRAP["sources"]["suite"], "qemu")
+
+    def build(target: Path) -> None:
+        say("building qemu-aarch64 with plugins (about 3 minutes)")
+        tree = target / "source"
+        tree.mkdir()
+        run(["tar", "-xf", source, "-C", tree, "--strip-components=1"])
+        (tree / "build").mkdir()
+        environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+        log = target / "build.log"
+        run(["../configure", *CONFIGURE], log, cwd=tree / "build", env=environment)
+        run(["ninja", "qemu-aarch64"], log, cwd=tree / "build", env=environment)
+        (tree / "build/qemu-aarch64").rename(target / "qemu-aarch64")
+        flags = run(["pkg-config", "--cflags", "glib-2.0"]).split()
+        run(
+            ["gcc", "-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", *flags, f"-I{tree}/include/qemu",
+             plugin, "-o", target / "guest_counters.so"]
+        )  # fmt: skip
+        run(["rm", "-rf", tree])
+
+    return folder("qemu", [str(source), CONFIGURE, tree_hash(plugin), sys.version], build)
+
+
+@cache
+def _root() -> Path:
+    """A folder with the dynamic loader and the C library, for qemu's -L."""
+    spec = BOOTSTRAP["emulated_root"]
+    debs = debian.packages(spec["suite"], "arm64", spec["packages"])
+    return folder("emulated-root", [str(deb) for deb in debs], lambda target: debian.unpack(debs, target))
+
+
+def command(prefix: Path, program: list[str | Path], cpu: str, counters: Path | None = None) -> list[str | Path]:
+    """The command line that runs `program`, whose first word is a file of `prefix`'s bin/.
+
+    cpu: qemu's name of the CPU to emulate. counters: file for the counter plugin.
+    """
+    words = [prefix / "bin" / program[0], *program[1:]]
+    if NATIVE:
+        return words
+    home = _qemu()
+    plugin = ["-plugin", f"{home}/guest_counters.so,out={counters}"] if counters else []
+    return [home / "qemu-aarch64", "-cpu", cpu, "-L", _root(), *plugin, *words]
+
+
+def environment(prefix: Path, cpu: str) -> dict[str, str]:
+    """The environment of an activated prefix, and nothing of this machine's Python."""
+    return {
+        "PATH": f"{prefix}/bin:/usr/bin:/bin",
+        "CONDA_PREFIX": str(prefix),
+        "HOME": os.environ.get("HOME", "/"),
+        "LC_ALL": "C.UTF-8",
+        "OMP_NUM_THREADS": "1",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "QEMU_CPU": cpu,
+    }

@@ -1,0 +1,109 @@
+"""Builds the recipes into conda packages, with rattler-build."""
+
+import os
+import platform
+import shutil
+from pathlib import Path
+
+import yaml
+from rattler_build import (
+    PlatformConfig,
+    RenderConfig,
+    RenderedVariant,
+    Stage0Recipe,
+    ToolConfiguration,
+    VariantConfig,
+)
+
+from . import debian
+from .bootstrap import SUBDIR
+from .cache import CACHE, ROOT, CiError, folder, say, tree_hash
+from .pins import VARIANTS, chosen
+from .prefix import PLATFORM
+
+RECIPES = ROOT / "recipe"
+# What a recipe's package is made from, besides the recipe itself and the variants.
+SOURCES = {
+    "acl-microarch": [ROOT / "src/LICENSE"],
+    "arm-compute-library": [ROOT / "build_acl.sh"],
+    "acl-qlinear": [ROOT / "src"],
+}
+
+
+def acl_version(channels: list[str]) -> str:
+    """The row of variants.yaml that can be built here: Debian's source where packages are Debian's."""
+    version, from_address = VARIANTS["acl_version"]
+    return from_address if channels else version
+
+
+def render(name: str, **wanted: str) -> list[RenderedVariant]:
+    """The packages that a recipe makes of the wanted rows of the variants."""
+    variants = chosen(**wanted)
+    zip_keys = [keys for keys in variants.pop("zip_keys")]
+    text = yaml.safe_dump({**{k: [str(v) for v in values] for k, values in variants.items()}, "zip_keys": zip_keys})
+    recipe = Stage0Recipe.from_file(RECIPES / name / "recipe.yaml")
+    machine = SUBDIR[platform.machine()]
+    config = RenderConfig(
+        platform=PlatformConfig(target_platform=PLATFORM, build_platform=machine, host_platform=PLATFORM)
+    )
+    return recipe.render(VariantConfig.from_yaml(text), config)
+
+
+def build(name: str, channel: Path, upstream: list[str], **wanted: str) -> list[Path]:
+    """Builds a recipe's packages and copies them into `channel`, a folder that gets them whole.
+
+    upstream: the channels with everything that is not ours. Packages are cached by
+    all that goes into them.
+    """
+    os.environ["CCACHE_DIR"] = str(CACHE / "ccache")
+    # The solver for the target must not ask this machine.
+    os.environ["CONDA_OVERRIDE_ARCHSPEC"] = "neoverse_v1"
+    os.environ["CONDA_OVERRIDE_GLIBC"] = "2.36"
+    source = chosen(**wanted)["acl_source"][0]
+    if name == "arm-compute-library" and source.startswith("debian:"):
+        suite, file = source.removeprefix("debian:").split("/")
+        sha256 = chosen(**wanted)["acl_sha256"][0]
+        os.environ["ACL_SOURCE_URL"] = debian.source(suite, file.split("_")[0], sha256).as_uri()
+
+    inputs = {
+        "recipe": tree_hash(RECIPES / name, RECIPES / "variants.yaml", *SOURCES[name]),
+        "channels": upstream,
+        "ours": _ours(name, channel),
+        "wanted": wanted,
+    }
+    built = []
+    for variant in render(name, **wanted):
+        label = f"{name} {variant.recipe.build.string}"
+
+        def make(target: Path, variant: RenderedVariant = variant, label: str = label) -> None:
+            say(f"building {label}")
+            log = CACHE / "logs" / f"{label.replace(' ', '-')}.log"
+            log.parent.mkdir(parents=True, exist_ok=True)
+            os.environ["ACL_BUILD_LOG"] = str(log)
+            try:
+                variant.run_build(
+                    # Tests of packages for AArch64 are run where they can be: tests/packages.
+                    ToolConfiguration(test_strategy="skip"),
+                    output_dir=target / "output",
+                    channels=[channel.as_uri(), *upstream],
+                    no_build_id=True,
+                )
+            except Exception as error:  # rattler-build's errors have no common type
+                raise CiError(f"{label} cannot be built: {error}; the compiler's log, if it came so far: {log}") from error
+            for package in (target / "output").glob("*/*.conda"):
+                (target / package.parent.name).mkdir(exist_ok=True)
+                package.rename(target / package.parent.name / package.name)
+            shutil.rmtree(target / "output")
+
+        home = folder(f"packages/{name}", [inputs, variant.recipe.build.string], make)
+        for package in home.glob("*/*.conda"):
+            target = channel / package.parent.name / package.name
+            target.parent.mkdir(exist_ok=True)
+            shutil.copy(package, target)
+            built.append(target)
+    return built
+
+
+def _ours(name: str, channel: Path) -> str:
+    """What of our own packages this one is built with."""
+    return tree_hash(*sorted(channel.glob("*/arm-compute-library-*.conda"))) if name == "acl-qlinear" else ""
