@@ -5,14 +5,16 @@ them is listed in ci/bootstrap.yaml.
 """
 
 import asyncio
+import itertools
 import os
 import platform
 import re
 import shutil
 import sys
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import yaml
 from rattler.index import index_fs
@@ -51,28 +53,26 @@ def _names(spec: dict, arch: str) -> list[str]:
 
 def _architectures(kind: str) -> list[str]:
     """The architectures of the files in a package of this kind."""
-    return sorted({"target": {"aarch64"}, "noarch": {"aarch64"}, "tool": {BUILD_ARCH}, "both": {BUILD_ARCH, "aarch64"}}[kind])
+    return sorted({"tool": {BUILD_ARCH}, "both": {BUILD_ARCH, "aarch64"}}.get(kind, {"aarch64"}))
 
 
 def _make(target: Path, debs: dict[tuple[str, str], list[Path]]) -> None:
-    jobs: list[tuple[str, Callable[[Path], None]]] = []
+    total = len(debs) + len(BOOTSTRAP["wheels"])
+    number = itertools.count(1)
+    work = target / "work"
     for (name, arch), files in debs.items():
-        jobs.append((f"{name} ({arch})", lambda work, n=name, a=arch, f=files: _debian_package(target, work, n, a, f)))
+        say(f"bootstrap channel {next(number)}/{total}: {name} ({arch})")
+        _debian_package(target, work, name, arch, files)
+        shutil.rmtree(work)
     for wheel in BOOTSTRAP["wheels"]:
-        jobs.append((f"{wheel['name']} {wheel['version']}", lambda work, w=wheel: _wheel_package(target, work, w)))
-    for number, (title, job) in enumerate(jobs, 1):
-        say(f"bootstrap channel {number}/{len(jobs)}: {title}")
-        work = target / "work"
-        work.mkdir()
-        job(work)
+        say(f"bootstrap channel {next(number)}/{total}: {wheel['name']} {wheel['version']}")
+        _wheel_package(target, work, wheel)
         shutil.rmtree(work)
     asyncio.run(index_fs(target))
 
 
 def _assemble(target: Path, files: Path, name: str, version: str, subdir: str, depends: list[str]) -> None:
-    noarch = None
-    if subdir == "noarch":
-        noarch = "python" if (files / "site-packages").is_dir() else "generic"
+    noarch: Literal["python", "generic"] = "python" if (files / "site-packages").is_dir() else "generic"
     (target / subdir).mkdir(exist_ok=True)
     assemble_package(
         name=name,
@@ -82,7 +82,7 @@ def _assemble(target: Path, files: Path, name: str, version: str, subdir: str, d
         output_dir=target / subdir,
         files_dir=files,
         depends=depends,
-        noarch=noarch,
+        noarch=noarch if subdir == "noarch" else None,
         summary=f"{name}, repackaged for machines that do not reach conda-forge",
         # Read a few times on the machine that wrote it: speed counts, size does not.
         compression_level=1,
@@ -94,20 +94,21 @@ def _assemble(target: Path, files: Path, name: str, version: str, subdir: str, d
 
 def _debian_package(target: Path, work: Path, name: str, arch: str, debs: list[Path]) -> None:
     root, files = work / "root", work / "files"
+    files.mkdir(parents=True)
     debian.unpack(debs, root)
-    files.mkdir()
     version = re.match(r"[0-9.]+[0-9]", debs[_main(name, debs)].name.split("_")[1].split("%3a")[-1])
     assert version, debs
     {
         "python": _python,
         "libstdcxx": _libraries,
+        "libgcc": _libraries,
         "gxx_linux-aarch64": _compiler,
         "ccache": _ccache,
         "sysroot_linux-aarch64": _sysroot,
     }[name](root, files)
     depends = {
         "gxx_linux-aarch64": ["sysroot_linux-aarch64"],
-        "python": [],
+        "libstdcxx": ["libgcc"],
     }.get(name, [])
     subdir = "noarch" if name.startswith("sysroot") else SUBDIR[arch]
     _assemble(target, files, name, version[0], subdir, depends)
@@ -115,9 +116,13 @@ def _debian_package(target: Path, work: Path, name: str, arch: str, debs: list[P
 
 def _main(name: str, debs: list[Path]) -> int:
     """Which of the .deb files gives the package its version."""
-    prefix = {"python": "python3.11_", "gxx_linux-aarch64": "g++-12", "libstdcxx": "libstdc++6"}.get(
-        name, {"sysroot_linux-aarch64": "libc6_"}.get(name, name)
-    )
+    prefix = {
+        "python": "python3.11_",
+        "gxx_linux-aarch64": "g++-12",
+        "libstdcxx": "libstdc++6",
+        "libgcc": "libgcc-s1",
+        "sysroot_linux-aarch64": "libc6_",
+    }.get(name, name)
     return next(i for i, deb in enumerate(debs) if deb.name.startswith(prefix))
 
 
@@ -269,18 +274,14 @@ def _download(wheel: dict, arch: str) -> Path:
     sha256 = wheel["sha256"].get(arch) or wheel["sha256"].get("any")
     if not sha256:
         raise CiError(f"ci/bootstrap.yaml has no sha256 of {name} {version} for {arch}")
-    tags = ["any"] if arch == "any" else [f"{tag}_{arch}" for tag in ("manylinux_2_28", "manylinux_2_17", "manylinux2014")]
+    manylinux = [f"{tag}_{arch}" for tag in ("manylinux_2_28", "manylinux_2_17", "manylinux2014")]
+    platforms = [word for tag in (["any"] if arch == "any" else manylinux) for word in ("--platform", tag)]
 
     def download(target: Path) -> None:
         requirement = target / "requirement.txt"
         requirement.write_text(f"{name}=={version} --hash=sha256:{sha256}\n")
-        run(
-            [
-                sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--require-hashes",
-                "--python-version", "3.11", *(word for tag in tags for word in ("--platform", tag)),
-                "--dest", target, "-r", requirement,
-            ]  # fmt: skip
-        )
+        pip = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--require-hashes"]
+        run([*pip, "--python-version", "3.11", *platforms, "--dest", target, "-r", requirement])
 
     found = list(folder(f"wheels/{name}", [name, version, sha256], download).glob("*.whl"))
     if len(found) != 1:

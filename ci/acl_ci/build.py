@@ -55,7 +55,8 @@ def install(microarchitecture: str, torch: str, upstream: list[str], extra: list
     target = DIST / "prefix" / f"{microarchitecture}-pytorch{torch}"
     cpu = {"neoverse_v1": "neoverse_v1", "armv8_2a": "neoverse_n1"}[microarchitecture]
     target.parent.mkdir(parents=True, exist_ok=True)
-    prefix.create(target, [CHANNEL.as_uri(), *upstream], ["acl-qlinear", f"pytorch {torch}.*", "python 3.11.*", *extra], cpu)
+    specs = ["acl-qlinear", f"pytorch {torch}.*", "python 3.11.*", *extra]
+    prefix.create(target, [CHANNEL.as_uri(), *upstream], specs, cpu)
     return target
 
 
@@ -64,11 +65,10 @@ def measure(home: Path, microarchitecture: str) -> dict:
     cpu = emulator.CPU[microarchitecture]
     counts = home / "counts.txt"
     counts.unlink(missing_ok=True)
-    options = [] if emulator.NATIVE else ["--counters", counts]
+    options: list[str | Path] = [] if emulator.NATIVE else ["--counters", counts]
     command = emulator.command(home, ["python3.11", "-m", "acl_qlinear.bench", *options], cpu, counts)
-    done = subprocess.run(
-        [str(word) for word in command], env=emulator.environment(home, cpu), capture_output=True, text=True, check=False
-    )
+    environment = emulator.environment(home, cpu)
+    done = subprocess.run(list(map(str, command)), env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         raise CiError(f"acl_qlinear.bench failed in {home} with {done.returncode}:\n{done.stderr[-3000:]}")
     return json.loads(done.stdout.splitlines()[-1])

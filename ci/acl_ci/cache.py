@@ -46,7 +46,7 @@ def folder(name: str, inputs: object, make: Callable[[Path], None]) -> Path:
     final = CACHE / f"{name}-{key}"
     if final.is_dir():
         return final
-    with _locked(CACHE / f"{name}-{key}.lock"):
+    with locked(CACHE / f"{name}-{key}.lock"):
         if final.is_dir():
             return final
         partial = final.with_name(f"{final.name}.partial")
@@ -61,7 +61,8 @@ def folder(name: str, inputs: object, make: Callable[[Path], None]) -> Path:
 
 
 @contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
+    """Waits until no other process holds the lock file `path`, and holds it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

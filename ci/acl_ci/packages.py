@@ -3,6 +3,7 @@
 import os
 import platform
 import shutil
+import warnings
 from pathlib import Path
 
 import yaml
@@ -11,13 +12,13 @@ from rattler_build import (
     RenderConfig,
     RenderedVariant,
     Stage0Recipe,
-    ToolConfiguration,
     VariantConfig,
+    build_recipes,
 )
 
 from . import debian
 from .bootstrap import SUBDIR
-from .cache import CACHE, ROOT, CiError, folder, say, tree_hash
+from .cache import CACHE, ROOT, CiError, folder, locked, say, tree_hash
 from .pins import VARIANTS, chosen
 from .prefix import PLATFORM
 
@@ -77,23 +78,7 @@ def build(name: str, channel: Path, upstream: list[str], **wanted: str) -> list[
 
         def make(target: Path, variant: RenderedVariant = variant, label: str = label) -> None:
             say(f"building {label}")
-            log = CACHE / "logs" / f"{label.replace(' ', '-')}.log"
-            log.parent.mkdir(parents=True, exist_ok=True)
-            os.environ["ACL_BUILD_LOG"] = str(log)
-            try:
-                variant.run_build(
-                    # Tests of packages for AArch64 are run where they can be: tests/packages.
-                    ToolConfiguration(test_strategy="skip"),
-                    output_dir=target / "output",
-                    channels=[channel.as_uri(), *upstream],
-                    no_build_id=True,
-                )
-            except Exception as error:  # rattler-build's errors have no common type
-                raise CiError(f"{label} cannot be built: {error}; the compiler's log, if it came so far: {log}") from error
-            for package in (target / "output").glob("*/*.conda"):
-                (target / package.parent.name).mkdir(exist_ok=True)
-                package.rename(target / package.parent.name / package.name)
-            shutil.rmtree(target / "output")
+            _build_one(name, variant, target, [channel.as_uri(), *upstream], label)
 
         home = folder(f"packages/{name}", [inputs, variant.recipe.build.string], make)
         for package in home.glob("*/*.conda"):
@@ -102,6 +87,48 @@ def build(name: str, channel: Path, upstream: list[str], **wanted: str) -> list[
             shutil.copy(package, target)
             built.append(target)
     return built
+
+
+def _build_one(name: str, variant: RenderedVariant, target: Path, channels: list[str], label: str) -> None:
+    """Builds one package into `target`/SUBDIR/."""
+    # Always the same place, since compilers' paths are part of what ccache compares.
+    output = CACHE / "build" / name
+    with locked(output.with_suffix(".lock")):
+        shutil.rmtree(output, ignore_errors=True)
+        _build_in(output, name, variant, target, channels, label)
+        shutil.rmtree(output)
+
+
+def _build_in(
+    output: Path, name: str, variant: RenderedVariant, target: Path, channels: list[str], label: str
+) -> None:
+    row = target / "variant.yaml"
+    row.write_text(yaml.safe_dump({key: [value] for key, value in variant.variant.items() if key in VARIANTS}))
+    try:
+        with warnings.catch_warnings():
+            # variant.run_build() would do, but in py-rattler-build 0.73 it solves the target's
+            # packages for the machine that builds.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            build_recipes(
+                [RECIPES / name / "recipe.yaml"],
+                build_platform=SUBDIR[platform.machine()],
+                target_platform=PLATFORM,
+                host_platform=PLATFORM,
+                channel=channels,
+                variant_config=[str(row)],
+                output_dir=output,
+                no_build_id=True,
+                # Tests of packages for AArch64 are run where they can be: ci/test.sh.
+                test="skip",
+            )
+    except Exception as error:  # rattler-build's errors have no type in common
+        logs = [log.read_text(errors="replace") for log in output.glob("bld/*/work/conda_build.log")]
+        tail = "\n".join("".join(logs).splitlines()[-25:])
+        raise CiError(f"{label} cannot be built: {error}\n{tail}") from error
+    for package in output.glob("*/*.conda"):
+        (target / package.parent.name).mkdir(exist_ok=True)
+        package.rename(target / package.parent.name / package.name)
+    row.unlink()
 
 
 def _ours(name: str, channel: Path) -> str:

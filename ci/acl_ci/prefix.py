@@ -12,6 +12,7 @@ from rattler import (
     MatchSpec,
     PackageName,
     RepoDataRecord,
+    Subdir,
     Version,
     install,
     solve,
@@ -31,7 +32,9 @@ def virtual_packages(cpu: str | None, glibc: str = "2.36") -> list[GenericVirtua
     ]
 
 
-def resolve(channels: list[str], specs: list[str], cpu: str | None, glibc: str = "2.36") -> list[RepoDataRecord]:
+def resolve(
+    channels: list[str], specs: list[str], cpu: str | None, glibc: str = "2.36", platform: str = PLATFORM
+) -> list[RepoDataRecord]:
     """The packages that a client with CPU `cpu` would install for `specs`.
 
     Raises rattler's SolverError when nothing fits.
@@ -40,16 +43,18 @@ def resolve(channels: list[str], specs: list[str], cpu: str | None, glibc: str =
         solve(
             [Channel(channel) for channel in channels],
             [MatchSpec(spec) for spec in specs],
-            platforms=[PLATFORM, "noarch"],
+            platforms=[Subdir(platform), Subdir("noarch")],
             virtual_packages=virtual_packages(cpu, glibc),
             gateway=Gateway(),
         )
     )
 
 
-def create(target: Path, channels: list[str], specs: list[str], cpu: str | None) -> list[RepoDataRecord]:
+def create(
+    target: Path, channels: list[str], specs: list[str], cpu: str | None, platform: str = PLATFORM
+) -> list[RepoDataRecord]:
     """Installs what `resolve` finds into `target`, which appears when it is whole."""
-    records = resolve(channels, specs, cpu)
+    records = resolve(channels, specs, cpu, platform=platform)
     partial = target.with_name(f"{target.name}.partial")
     for stale in (partial, target):
         shutil.rmtree(stale, ignore_errors=True)
@@ -59,7 +64,7 @@ def create(target: Path, channels: list[str], specs: list[str], cpu: str | None)
             target_prefix=partial,
             # The prefix that is written into files.
             alternative_target_prefix=target,
-            platform=PLATFORM,
+            platform=Subdir(platform),
             show_progress=False,
         )
     )

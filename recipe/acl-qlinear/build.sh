@@ -12,7 +12,7 @@ python=${BUILD_PREFIX:-$PREFIX}/bin/python
 torch=$("$python" -c 'import glob, sys; print(*glob.glob(sys.argv[1] + "/lib/python3*/site-packages/torch"))' "$PREFIX")
 
 export _PYTHON_HOST_PLATFORM=linux-aarch64
-export CMAKE_ARGS="${CMAKE_ARGS:-} -DCMAKE_PREFIX_PATH=$PREFIX;$torch -DCMAKE_FIND_ROOT_PATH=$PREFIX;$torch"
+export CMAKE_ARGS="${CMAKE_ARGS:-} -DCMAKE_COMPILE_WARNING_AS_ERROR=ON -DCMAKE_PREFIX_PATH=$PREFIX;$torch -DCMAKE_FIND_ROOT_PATH=$PREFIX;$torch"
 "$python" -m pip wheel --no-deps --no-build-isolation --no-cache-dir --wheel-dir dist .
 "$python" -m pip install --no-deps --no-index --only-binary=:all: --platform linux_aarch64 \
     --target "$SP_DIR" dist/*.whl

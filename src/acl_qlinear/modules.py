@@ -16,7 +16,7 @@ class Linear(torch.nn.Module):
 
     # A plain attribute, since a property or a subclass check would cost on every call.
     _compute = staticmethod(linear)
-    _torch_type: type = nnq.Linear
+    _torch_type = nnq.Linear
 
     def __init__(
         self, weight: Tensor, bias: Tensor | None, output_scale: float, output_zero_point: int
@@ -29,7 +29,7 @@ class Linear(torch.nn.Module):
         self.zero_point = int(output_zero_point)
 
     @classmethod
-    def from_torch(cls, module: torch.nn.Module) -> "Linear":
+    def from_torch(cls, module: nnq.Linear) -> "Linear":
         """The layer that computes what PyTorch's quantized `module` computes.
 
         Raises TypeError for another kind of module, ValueError for weights that

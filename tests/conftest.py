@@ -1,0 +1,69 @@
+"""What the tests share: the channel that ci/build.sh made, and prefixes installed from it."""
+
+import subprocess
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import pytest
+from acl_ci import bootstrap, build, emulator, prefix
+from acl_ci.cache import ROOT
+from acl_ci.pins import VARIANTS
+
+# They run inside the prefixes; tests/test_emulated.py starts them there.
+collect_ignore = ["emulated"]
+
+MICROARCHITECTURES = VARIANTS["microarchitecture"]
+TORCHES = VARIANTS["pytorch"]
+
+
+@pytest.fixture(scope="session")
+def channels() -> list[str]:
+    """Our channel, then the one with everything else."""
+    return [build.CHANNEL.as_uri(), bootstrap.channel().as_uri()]
+
+
+@cache
+def _install(microarchitecture: str, torch: str) -> Path:
+    return build.install(microarchitecture, torch, [bootstrap.channel().as_uri()], ["pytest", "hypothesis"])
+
+
+@pytest.fixture(scope="session")
+def installed() -> Callable[[str, str], Path]:
+    """installed(microarchitecture, PyTorch minor): a prefix with acl-qlinear and the test tools."""
+    return _install
+
+
+@pytest.fixture(scope="session")
+def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """unpacked(microarchitecture): the files of both packages for it, with the newest PyTorch, as installed."""
+    return lambda microarchitecture: _install(microarchitecture, TORCHES[-1])
+
+
+@pytest.fixture(scope="session")
+def binutils(channels: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder with aarch64-conda-linux-gnu-readelf and its like."""
+    target = tmp_path_factory.mktemp("tools") / "binutils"
+    machine = bootstrap.SUBDIR[bootstrap.BUILD_ARCH]
+    prefix.create(target, channels, ["gxx_linux-aarch64"], None, platform=machine)
+    return target / "bin"
+
+
+@pytest.fixture(scope="session")
+def run_in() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """run_in(prefix, ["python3.11", …], cpu="neoverse-v1"): runs a program of a prefix, emulated where need be."""
+
+    def run(
+        home: Path, program: list[str | Path], cpu: str, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
+        words = [str(word) for word in emulator.command(home, program, cpu)]
+        return subprocess.run(
+            words,
+            env={**emulator.environment(home, cpu), **environment},
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=ROOT / "tests",
+        )
+
+    return run

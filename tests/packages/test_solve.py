@@ -1,0 +1,52 @@
+"""Which build a client installs, by the CPU that it reports."""
+
+import pytest
+from acl_ci import prefix
+from acl_ci.pins import VARIANTS
+from rattler.exceptions import SolverError
+
+V1_NAMES = VARIANTS["neoverse_v1_cpu"]
+OTHER_NAMES = ["neoverse_n1", "a64fx", "cortex_a72", "thunderx2", "ampere1", "m1", "aarch64", "never_heard_of_it", None]
+
+
+def builds(channels: list[str], *specs: str, cpu: str | None, glibc: str = "2.36") -> dict[str, str]:
+    return {r.name.normalized: str(r.build) for r in prefix.resolve(channels, list(specs), cpu, glibc)}
+
+
+@pytest.mark.parametrize("torch", VARIANTS["pytorch"])
+@pytest.mark.parametrize(
+    ("cpu", "expected"), [(n, "neoverse_v1") for n in V1_NAMES] + [(n, "armv8_2a") for n in OTHER_NAMES]
+)
+def test_cpu_decides(channels: list[str], cpu: str | None, expected: str, torch: str) -> None:
+    found = builds(channels, "acl-qlinear", f"pytorch {torch}.*", cpu=cpu)
+    assert found["acl-qlinear"].startswith(f"pt{torch.replace('.', '')}_{expected}_")
+    assert found["arm-compute-library"].startswith(f"{expected}_")
+
+
+@pytest.mark.parametrize("cpu", ["neoverse_v1", "neoverse_n1"])
+def test_build_string_decides_when_asked(channels: list[str], cpu: str) -> None:
+    found = builds(channels, "acl-qlinear * *armv8_2a*", cpu=cpu)
+    assert found["arm-compute-library"].startswith("armv8_2a_")
+
+
+def test_build_for_neoverse_v1_is_refused_elsewhere(channels: list[str]) -> None:
+    with pytest.raises(SolverError, match="__archspec"):
+        builds(channels, "acl-qlinear * *neoverse_v1*", cpu="neoverse_n1")
+
+
+def test_build_string_says_the_profile(channels: list[str]) -> None:
+    found = builds(channels, "arm-compute-library * *_qlinear_*", cpu="neoverse_v1")
+    assert found["arm-compute-library"].startswith("neoverse_v1_qlinear_")
+
+
+def test_acl_is_the_one_it_was_built_with(channels: list[str]) -> None:
+    for record in prefix.resolve(channels, ["acl-qlinear"], "neoverse_v1"):
+        if record.name.normalized == "acl-qlinear":
+            assert f"arm-compute-library =={VARIANTS['acl_version'][0]} neoverse_v1_*" in record.depends, record.depends
+
+
+def test_old_c_library_is_refused_with_a_reason(channels: list[str]) -> None:
+    floor = VARIANTS["glibc_floor"][0]
+    assert builds(channels, "arm-compute-library", cpu=None, glibc=floor)
+    with pytest.raises(SolverError, match=f"__glibc >={floor}"):
+        builds(channels, "arm-compute-library", cpu=None, glibc="2.17")

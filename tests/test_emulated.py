@@ -1,0 +1,124 @@
+"""Runs tests/emulated inside the installed prefixes, and what needs a process of its own."""
+
+import re
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from acl_ci import build, emulator
+from acl_ci.pins import rows
+
+from .conftest import MICROARCHITECTURES, TORCHES
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+Installed = Callable[[str, str], Path]
+# test_a_row_depends_on_nothing_but_itself prints a digest of its results.
+DIGESTS: dict[tuple[str, str], str] = {}
+
+
+@pytest.mark.parametrize("microarchitecture", MICROARCHITECTURES)
+@pytest.mark.parametrize(("torch", "onednn"), rows("pytorch", "onednn"))
+def test_inside_prefix(
+    installed: Installed, run_in: Run, microarchitecture: str, torch: str, onednn: str
+) -> None:
+    program = ["python3.11", "-m", "pytest", "-q", "-s", "--color=no", "-p", "no:cacheprovider", "emulated"]
+    cpu = emulator.CPU[microarchitecture]
+    done = run_in(installed(microarchitecture, torch), program, cpu, ONEDNN_PIN=onednn)
+    print(done.stdout[-4000:], done.stderr[-2000:])
+    assert done.returncode == 0
+    assert re.search(r"^\d+ passed", done.stdout.splitlines()[-1]), "a test was skipped"
+    DIGESTS[microarchitecture, torch] = re.findall("digest (.*)", done.stdout)[0]
+
+
+def test_same_bits_on_every_cpu_and_pytorch() -> None:
+    assert len(DIGESTS) == len(MICROARCHITECTURES) * len(TORCHES), "run with test_inside_prefix"
+    assert len(set(DIGESTS.values())) == 1, DIGESTS
+
+
+@pytest.mark.skipif(emulator.NATIVE, reason="needs an emulated CPU that lacks instructions")
+def test_cpu_that_lacks_instructions(installed: Installed, run_in: Run) -> None:
+    done = run_in(installed("neoverse_v1", TORCHES[-1]), ["python3.11", "-c", "import acl_qlinear"], "neoverse-n1")
+    assert done.returncode == 1
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("ImportError: this acl_qlinear was built for neoverse-v1, and this CPU lacks")
+    assert "sve" in last and "i8mm" in last and 'conda install "acl-qlinear=*=*armv8_2a*"' in last
+
+
+@pytest.mark.skipif(emulator.NATIVE, reason="needs an emulated A64FX")
+def test_armv8_2a_on_another_cpu(installed: Installed, run_in: Run) -> None:
+    """An A64FX: 512-bit SVE, no i8mm, so other kernels."""
+    program = ["python3.11", "-m", "acl_qlinear.bench", "--check"]
+    done = run_in(installed("armv8_2a", TORCHES[-1]), program, "a64fx")
+    assert done.returncode == 0 and "results are right" in done.stdout, done.stdout + done.stderr
+
+
+def test_wrong_pytorch(installed: Installed, run_in: Run) -> None:
+    program = "import torch; torch.__version__ = '2.5.1'; import acl_qlinear"
+    done = run_in(installed("armv8_2a", TORCHES[-1]), ["python3.11", "-c", program], emulator.CPU["armv8_2a"])
+    assert done.returncode == 1
+    last = done.stderr.splitlines()[-1]
+    assert f"built for PyTorch {TORCHES[-1]}, and PyTorch 2.5.1 is installed" in last
+
+
+def test_missing_acl(installed: Installed, run_in: Run) -> None:
+    home = installed("armv8_2a", TORCHES[-1])
+    library = home / "lib/libarm_compute.so.43"
+    away = library.with_name("away")
+    library.rename(away)
+    try:
+        done = run_in(home, ["python3.11", "-c", "import acl_qlinear"], emulator.CPU["armv8_2a"])
+    finally:
+        away.rename(library)
+    last = done.stderr.splitlines()[-1]
+    assert done.returncode == 1 and last.startswith("ImportError") and "libarm_compute.so.43" in last
+    assert "conda install --force-reinstall" in last
+
+
+BOTH_LIBRARIES = """
+import ctypes, glob, sys, torch
+# The worst case: the wheel's library in everybody's scope, before ours is loaded.
+theirs, = [p for p in glob.glob(sys.prefix + "/lib/python3*/site-packages/torch.libs/libarm_compute-*.so")]
+ctypes.CDLL(theirs, mode=ctypes.RTLD_GLOBAL)
+import acl_qlinear
+from acl_qlinear.bench import make_case, max_error
+for dtype in (torch.quint8, torch.qint8):
+    x, layer = make_case(8, 64, 64, dtype)
+    ours = acl_qlinear.Linear.from_torch(layer)(x)
+    assert max_error(x, layer, ours)[0] <= 1
+    layer(x)
+"""
+
+
+def test_two_arm_compute_libraries_do_not_see_each_other(installed: Installed, run_in: Run, tmp_path: Path) -> None:
+    """What the loader binds to what, for every symbol, as LD_DEBUG reports it."""
+    home = installed("neoverse_v1", TORCHES[-1])
+    program = ["python3.11", "-c", BOTH_LIBRARIES]
+    done = run_in(
+        home, program, emulator.CPU["neoverse_v1"], LD_BIND_NOW="1", LD_DEBUG="bindings",
+        LD_DEBUG_OUTPUT=str(tmp_path / "bindings"),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    pattern = re.compile(r"binding file (\S+) \[\d+\] to (\S+) \[\d+\]: \w+ symbol `(\S+)'")
+    bindings = [m.groups() for log in tmp_path.iterdir() for m in pattern.finditer(log.read_text(errors="replace"))]
+
+    def is_theirs(path: str) -> bool:
+        return "torch" in path
+
+    ours = [(where, symbol) for file, where, symbol in bindings if "libarm_compute.so.43" in file]
+    theirs = [(where, symbol) for file, where, symbol in bindings if "torch.libs/libarm_compute-" in file]
+    extension = [(where, s) for file, where, s in bindings if file.endswith("acl_qlinear/_C.so") and "arm_" in s]
+    assert ours and theirs and extension, "LD_DEBUG reported nothing"
+    assert not [b for b in ours if is_theirs(b[0])]
+    assert not [b for b in theirs if "libarm_compute.so.43" in b[0]]
+    assert not [b for b in extension if is_theirs(b[0])]
+
+
+@pytest.mark.skipif(emulator.NATIVE, reason="counts are for emulation; ci/build.sh shows the time")
+def test_at_most_half_of_pytorchs_cycles(installed: Installed) -> None:
+    report = build.measure(installed("neoverse_v1", TORCHES[-1]), "neoverse_v1")
+    for case in report["cases"]:
+        ratio = case["acl"][report["measure"]] / case["torch"][report["measure"]]
+        print(case["shape"], case["dtype"], round(ratio, 3))
+        assert case["max_error_lsb"] <= 1
+        assert ratio <= (0.5 if case["shape"][0] <= 8 else 1.0), case
