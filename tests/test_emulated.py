@@ -22,7 +22,9 @@ DIGESTS: dict[tuple[str, str], str] = {}
 def test_inside_prefix(
     installed: Installed, run_in: Run, microarchitecture: str, torch: str, onednn: str
 ) -> None:
-    program = ["python3.11", "-m", "pytest", "-q", "-s", "--color=no", "-p", "no:cacheprovider", "emulated"]
+    # Without the settings and the conftest.py of the tests around it.
+    apart = ["-c", "/dev/null", "--rootdir=emulated", "--confcutdir=emulated", "-p", "no:cacheprovider"]
+    program = ["python3.11", "-m", "pytest", "-q", "-s", "--color=no", *apart, "emulated"]
     cpu = emulator.CPU[microarchitecture]
     done = run_in(installed(microarchitecture, torch), program, cpu, ONEDNN_PIN=onednn)
     print(done.stdout[-4000:], done.stderr[-2000:])

@@ -11,7 +11,7 @@ import threading
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import acl_qlinear
@@ -39,7 +39,9 @@ OFF = {"off": 0, "all": 0}
 sizes = st.one_of(st.integers(1, 40), st.sampled_from([63, 64, 65, 96, 97, 130, 200]))
 
 
-@settings(max_examples=120, deadline=None, derandomize=True, database=None)
+@settings(
+    max_examples=120, deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow]
+)
 @given(
     M=sizes,
     K=st.one_of(sizes, st.sampled_from([768, 3080])),
@@ -200,6 +202,29 @@ def test_python_threads_at_once():
     assert results == [True] * 40
 
 
+def test_work_is_on_pytorchs_own_threads():
+    """set_num_threads(4) starts three threads, for our layer and PyTorch's together."""
+
+    def count() -> int:
+        return len(os.listdir("/proc/self/task"))
+
+    x, layer = make_case(400, 256, 256, torch.quint8)
+    ours = acl_qlinear.Linear.from_torch(layer)
+    ours(x)
+    before = count()
+    try:
+        torch.set_num_threads(4)
+        ours(x)
+        after_ours = count()
+        torch.randn(512, 512).sin()
+        after_both = count()
+    finally:
+        torch.set_num_threads(1)
+    assert after_ours == after_both and after_ours > 1
+    # Earlier tests may have started them already.
+    assert before <= after_ours <= 4 + before
+
+
 def make_packed() -> torch.Tensor:
     return acl_qlinear.prepack(torch.quantize_per_tensor(torch.randn(8, 16), 0.1, 0, torch.qint8))
 
@@ -209,7 +234,7 @@ def good_x() -> torch.Tensor:
 
 
 def per_channel() -> torch.Tensor:
-    return torch.quantize_per_channel(torch.randn(8, 16), torch.full((8,), 0.1), torch.zeros(8), 0, torch.qint8)
+    return torch.quantize_per_channel(torch.randn(8, 16), torch.full((8,), 0.1), torch.zeros(8).long(), 0, torch.qint8)
 
 
 @pytest.mark.parametrize(
