@@ -115,7 +115,8 @@ cat > "$work/exports.map" <<'MAP'
 {
   global:
     _ZN11arm_compute*; _ZNK11arm_compute*; _ZT?N11arm_compute*; _ZT?NK11arm_compute*;
-    _ZN8arm_gemm*; _ZNK8arm_gemm*; _ZT?N8arm_gemm*; _Zls*N11arm_compute*; _Zrs*N11arm_compute*;
+    _ZN8arm_gemm*; _ZNK8arm_gemm*; _ZT?N8arm_gemm*; _ZN8arm_conv*; _ZNK8arm_conv*; _ZT?N8arm_conv*;
+    _Zls*N11arm_compute*; _Zrs*N11arm_compute*;
     Acl*;
   local: *;
 };

@@ -154,10 +154,14 @@ def _is_program_for(file: Path, arch: str) -> bool:
 
 
 def _set_rpath(files: list[Path], lib: Path) -> None:
-    """Makes programs and libraries find their libraries in `lib`, wherever all of it is moved."""
+    """Makes programs and libraries find their libraries in `lib`, wherever all of it is moved.
+
+    With RPATH, as conda-forge does: a program's also serves the libraries that it
+    loads, so wheels find libstdc++ in the prefix.
+    """
     for file in files:
         rpath = f"$ORIGIN/{os.path.relpath(lib, file.parent)}"
-        run(["patchelf", "--set-rpath", rpath, file])
+        run(["patchelf", "--force-rpath", "--set-rpath", rpath, file])
 
 
 def _real(home: Path) -> list[Path]:
