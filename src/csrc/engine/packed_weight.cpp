@@ -155,6 +155,12 @@ PackedWeight view_packed(const void* bytes, size_t size) {
                                     ": pack the weight again on this CPU");
     }
     const Layout at = layout_of(header.N, header.scale_count, header.kernels);
+    const bool has_sizes = header.N >= 1 && header.K >= 1 && header.K <= kMaxK &&
+                           (header.scale_count == 1 || header.scale_count == header.N);
+    if (!has_sizes || at.size != size) {
+        throw std::invalid_argument("its header has been changed: N=" + std::to_string(header.N) + " and K=" +
+                                    std::to_string(header.K) + " do not fit its size");
+    }
     PackedWeight packed;
     packed.N           = header.N;
     packed.K           = header.K;
