@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from rattler.index import index_fs
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -75,33 +76,38 @@ def measure(home: Path, microarchitecture: str) -> dict:
 
 
 def table(reports: dict[str, dict]) -> Table:
-    """Error and cost per case, ours beside PyTorch's."""
+    """Error and cost per case, ours beside PyTorch's: 100 columns wide at most."""
     first = next(iter(reports.values()))
-    measure_name = first["measure"]
-    unit, scale = ("k", 1e-3) if measure_name != "seconds" else ("µs", 1e6)
+    is_counted = first["measure"] != "seconds"
+    # Of bench.py's measures: key, heading, factor.
+    kinds = (
+        [("instructions", "k instr.", 1e-3), (first["measure"], "k cycles", 1e-3)]
+        if is_counted
+        else [("seconds", "µs", 1e6)]
+    )
     result = Table(
         title=f"ACL-direct against quantized::linear of PyTorch {first['versions']['torch']}, one thread, per call",
-        caption=f"instructions: guest instructions; cycles: {measure_name}; both in thousands"
-        if unit == "k"
-        else "median time in microseconds",
+        caption="k instr.: thousands of guest instructions; k cycles: thousands of modelled Neoverse V1 cycles"
+        if is_counted
+        else "µs: median of time",
+        box=box.SIMPLE_HEAD,
+        padding=0,
+        pad_edge=False,
     )
-    for column in ("package", "microarchitecture", "M×K×N", "x", "max error"):
-        result.add_column(column)
-    kinds = ["instructions", measure_name] if unit == "k" else [measure_name]
-    for kind in kinds:
-        short = kind.split()[-1]
+    for heading in ("package", "micro-\narchitecture", "M×K×N", "x", "max error"):
+        result.add_column(heading, no_wrap=True)
+    for _, heading, _ in kinds:
         for engine in ("ACL", "PyTorch"):
-            result.add_column(f"{engine}\n{short}", justify="right")
-    result.add_column("cycles\nratio" if unit == "k" else "time\nratio", justify="right")
+            result.add_column(f"{engine}\n{heading}", justify="right", no_wrap=True)
+    result.add_column(f"{'cycles' if is_counted else 'time'}\nratio", justify="right", no_wrap=True)
     for microarchitecture, report in reports.items():
         package = f"acl-qlinear {report['versions']['acl_qlinear']}"
         for case in report["cases"]:
-            costs = [f"{case[engine][kind] * scale:,.1f}" for kind in kinds for engine in ("acl", "torch")]
-            ratio = case["acl"][measure_name] / case["torch"][measure_name]
+            costs = [f"{case[engine][key] * factor:,.1f}" for key, _, factor in kinds for engine in ("acl", "torch")]
+            ratio = case["acl"][first["measure"]] / case["torch"][first["measure"]]
             shape = "×".join(map(str, case["shape"]))
-            result.add_row(
-                package, microarchitecture, shape, case["dtype"], f"{case['max_error_lsb']} LSB", *costs, f"{ratio:.3f}"
-            )
+            error = f"{case['max_error_lsb']} LSB"
+            result.add_row(package, microarchitecture, shape, case["dtype"], error, *costs, f"{ratio:.3f}")
         result.add_section()
     return result
 
