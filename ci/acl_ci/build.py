@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import archspec.cpu
 from rattler.index import index_fs
 from rich import box
 from rich.console import Console
@@ -54,16 +55,15 @@ def build_channel(upstream: list[str], profile: str, version: str) -> Path:
 def install(microarchitecture: str, torch: str, upstream: list[str], extra: list[str]) -> Path:
     """A fresh prefix with acl-qlinear for a microarchitecture and a PyTorch minor."""
     target = DIST / "prefix" / f"{microarchitecture}-pytorch{torch}"
-    cpu = {"neoverse_v1": "neoverse_v1", "armv8_2a": "neoverse_n1"}[microarchitecture]
+    cpu = emulator.CPUS[microarchitecture][0].replace("-", "_")
     target.parent.mkdir(parents=True, exist_ok=True)
     specs = ["acl-qlinear", f"pytorch {torch}.*", "python 3.11.*", *extra]
     prefix.create(target, [CHANNEL.as_uri(), *upstream], specs, cpu)
     return target
 
 
-def measure(home: Path, microarchitecture: str) -> dict:
-    """What `python -m acl_qlinear.bench` reports in a prefix."""
-    cpu = emulator.CPU[microarchitecture]
+def measure(home: Path, cpu: str) -> dict:
+    """What `python -m acl_qlinear.bench` reports in a prefix, on AArch64 or on an emulated `cpu`."""
     counts = home / "counts.txt"
     counts.unlink(missing_ok=True)
     options: list[str | Path] = [] if emulator.NATIVE else ["--counters", counts]
@@ -75,9 +75,15 @@ def measure(home: Path, microarchitecture: str) -> dict:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def table(reports: dict[str, dict]) -> Table:
+def runs_here(microarchitecture: str) -> bool:
+    """Whether this AArch64 machine has what a build needs."""
+    return microarchitecture == "armv8_2a" or archspec.cpu.host().name in VARIANTS["neoverse_v1_cpu"]
+
+
+def table(reports: list[dict]) -> Table:
     """Error and cost per case, ours beside PyTorch's: 100 columns wide at most."""
-    first = next(iter(reports.values()))
+    first = reports[0]
+    versions = first["versions"]
     is_counted = first["measure"] != "seconds"
     # Of bench.py's measures: key, heading, factor.
     kinds = (
@@ -86,7 +92,8 @@ def table(reports: dict[str, dict]) -> Table:
         else [("seconds", "µs", 1e6)]
     )
     result = Table(
-        title=f"ACL-direct against quantized::linear of PyTorch {first['versions']['torch']}, one thread, per call",
+        title=f"acl-qlinear {versions['acl_qlinear']} with ACL {versions['acl']} against quantized::linear of "
+        f"PyTorch {versions['torch']}, one thread, per call",
         caption="k instr.: thousands of guest instructions; k cycles: thousands of modelled Neoverse V1 cycles"
         if is_counted
         else "µs: median of time",
@@ -94,20 +101,22 @@ def table(reports: dict[str, dict]) -> Table:
         padding=0,
         pad_edge=False,
     )
-    for heading in ("package", "micro-\narchitecture", "M×K×N", "x", "max error"):
+    for heading in ("package", "micro-\narchitecture", "CPU", "M×K×N", "x", "max\nLSB"):
         result.add_column(heading, no_wrap=True)
     for _, heading, _ in kinds:
         for engine in ("ACL", "PyTorch"):
             result.add_column(f"{engine}\n{heading}", justify="right", no_wrap=True)
     result.add_column(f"{'cycles' if is_counted else 'time'}\nratio", justify="right", no_wrap=True)
-    for microarchitecture, report in reports.items():
-        package = f"acl-qlinear {report['versions']['acl_qlinear']}"
+    for report in reports:
         for case in report["cases"]:
             costs = [f"{case[engine][key] * factor:,.1f}" for key, _, factor in kinds for engine in ("acl", "torch")]
             ratio = case["acl"][first["measure"]] / case["torch"][first["measure"]]
             shape = "×".join(map(str, case["shape"]))
-            error = f"{case['max_error_lsb']} LSB"
-            result.add_row(package, microarchitecture, shape, case["dtype"], error, *costs, f"{ratio:.3f}")
+            error = str(case["max_error_lsb"])
+            build = report["versions"]["microarchitecture"].replace("-", "_").replace(".", "_").replace("2_a", "2a")
+            result.add_row(
+                "acl-qlinear", build, report["cpu"], shape, case["dtype"], error, *costs, f"{ratio:.3f}"
+            )
         result.add_section()
     return result
 
@@ -128,11 +137,15 @@ def main() -> None:
     say(f"channel: {CHANNEL.relative_to(ROOT)}")
     if options.no_table:
         return
-    reports = {}
+    reports = []
     for microarchitecture in VARIANTS["microarchitecture"]:
+        if emulator.NATIVE and not runs_here(microarchitecture):
+            say(f"not measured: {microarchitecture}, since this CPU is a {archspec.cpu.host().name}")
+            continue
         say(f"installing and measuring acl-qlinear for {microarchitecture}")
         home = install(microarchitecture, TORCH, upstream, [])
-        reports[microarchitecture] = measure(home, microarchitecture)
+        cpus = ["this machine"] if emulator.NATIVE else emulator.CPUS[microarchitecture]
+        reports += [measure(home, cpu) for cpu in cpus]
     (DIST / "table.json").write_text(json.dumps(reports, indent=2) + "\n")
     Console(width=int(os.environ.get("COLUMNS", 100))).print(table(reports))
 

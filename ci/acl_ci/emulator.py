@@ -19,8 +19,8 @@ CONFIGURE = [
     "--disable-docs", "--disable-tools", "--without-default-features", "--enable-linux-user",
     "--disable-install-blobs",
 ]  # fmt: skip
-# The CPU that each microarchitecture is tested on: one that has what it needs, and no more.
-CPU = {"neoverse_v1": "neoverse-v1", "armv8_2a": "neoverse-n1"}
+# The CPUs that builds for a microarchitecture are tried on; the first has little more than they need.
+CPUS = {"armv8_2a": ["neoverse-n1", "neoverse-v1"], "neoverse_v1": ["neoverse-v1"]}
 
 
 @cache

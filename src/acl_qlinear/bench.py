@@ -146,7 +146,7 @@ def main() -> int:
             "microarchitecture": _build.MICROARCHITECTURE,
         },
         "measure": meter.measure, "threads": torch.get_num_threads(),
-        "cpu": os.environ.get("QEMU_CPU", "this machine's"),
+        "cpu": os.environ.get("QEMU_CPU", "this machine"),
         "cases": [run_case(meter, shape, name) for shape in SHAPES for name in DTYPES],
     }  # fmt: skip
     print(json.dumps(report))

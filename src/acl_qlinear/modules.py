@@ -5,17 +5,16 @@ import torch.ao.nn.intrinsic.quantized as nniq
 import torch.ao.nn.quantized as nnq
 from torch import Tensor
 
-from .ops import linear, linear_relu, prepack
+from .ops import prepack
 
 
 class Linear(torch.nn.Module):
     """A statically quantized linear layer on ACL, with the weight packed once.
 
-    Takes quint8 or qint8 [M, K] and returns the same dtype [M, N]; see `linear`.
+    Takes quint8 or qint8 [M, K] and returns the same dtype [M, N]; see `acl_qlinear.linear`.
     """
 
-    # A plain attribute, since a property or a subclass check would cost on every call.
-    _compute = staticmethod(linear)
+    _operator = torch.ops.acl_qlinear.linear.default
     _torch_type = nnq.Linear
 
     def __init__(
@@ -44,7 +43,7 @@ class Linear(torch.nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: [M, K]; returns [M, N]."""
-        return self._compute(x, self.packed, self.scale, self.zero_point)
+        return self._operator(x, self.packed, self.scale, self.zero_point)
 
     def extra_repr(self) -> str:
         return (
@@ -56,5 +55,5 @@ class Linear(torch.nn.Module):
 class LinearReLU(Linear):
     """`Linear` with a ReLU in the same pass."""
 
-    _compute = staticmethod(linear_relu)
+    _operator = torch.ops.acl_qlinear.linear_relu.default
     _torch_type = nniq.LinearReLU

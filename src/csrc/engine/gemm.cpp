@@ -1,5 +1,6 @@
 #include "gemm.h"
 
+#include <algorithm>
 #include <stdexcept>
 #include <string>
 
@@ -83,6 +84,20 @@ GemmKernel describe(const std::string& name, bool is_hybrid, int64_t N, int64_t 
     return kernel;
 }
 
+// How many columns a hybrid kernel gets in one call.
+int64_t hybrid_block(const GemmKernel& kernel, const GemmTile& t) {
+    constexpr int64_t height = 6, panel_bytes = 32 * 1024;
+    const int64_t width = t.column_end - t.column_begin;
+    // All of them for one block of rows; otherwise what stays in half an L1 cache
+    // until the last block of rows has used it.
+    if (t.rows <= height && t.column_begin % width == 0) {
+        return width;
+    }
+    const int64_t step  = kernel.column_step;
+    const int64_t steps = std::max<int64_t>(1, panel_bytes / (step * t.K));
+    return t.column_begin % (steps * step) == 0 ? steps * step : step;
+}
+
 } // namespace
 
 KernelChoice choose_kernels(int64_t N, int64_t K) {
@@ -116,12 +131,8 @@ void pack_panels(const GemmKernel& kernel, int64_t N, int64_t K, const int8_t* t
 }
 
 void run_gemm(const GemmKernel& kernel, const GemmTile& t) {
-    constexpr int64_t hybrid_height = 6;
     const int64_t width   = t.column_end - t.column_begin;
-    // With one block of rows the kernel walks all columns in one call; with more,
-    // one panel at a time stays in the L1 cache for all of them.
-    const bool one_call   = t.rows <= hybrid_height && t.column_begin % width == 0;
-    const int64_t n_block = !kernel.is_hybrid ? 0 : one_call ? width : kernel.column_step;
+    const int64_t n_block = kernel.is_hybrid ? hybrid_block(kernel, t) : 0;
 
     const Gemm gemm = make_gemm(t.rows, t.N, t.K, config_for(kernel.name, n_block));
     if (!gemm) {

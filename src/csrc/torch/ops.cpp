@@ -1,5 +1,7 @@
 // The operators: checks, ATen tensors to engine and back, registration.
 #include <ATen/ATen.h>
+#include <ATen/quantized/QTensorImpl.h>
+#include <ATen/quantized/Quantizer.h>
 #include <torch/library.h>
 
 #include "../engine/linear.h"
@@ -76,13 +78,14 @@ at::Tensor prepack(const at::Tensor& weight, const std::optional<at::Tensor>& bi
 }
 
 template <typename T>
-void run(const at::Tensor& x, const PackedWeight& weight, const at::Tensor& y, bool relu) {
+void run(const at::Tensor& x, const PackedWeight& weight, const at::Tensor& y, const Quantization& input,
+         const Quantization& output, bool relu) {
     LinearCall<T> call{};
     call.M      = x.size(0);
     call.x      = static_cast<const T*>(x.const_data_ptr());
     call.y      = static_cast<T*>(y.mutable_data_ptr());
-    call.input  = {x.q_scale(), static_cast<int32_t>(x.q_zero_point())};
-    call.output = {y.q_scale(), static_cast<int32_t>(y.q_zero_point())};
+    call.input  = input;
+    call.output = output;
     call.relu   = relu;
     linear(call, weight, *scheduler());
 }
@@ -92,8 +95,10 @@ at::Tensor qlinear(const at::Tensor& x, const at::Tensor& packed, double output_
     constexpr const char* op = relu ? "acl_qlinear::linear_relu: " : "acl_qlinear::linear: ";
     TORCH_CHECK_TYPE(is_quantized_8bit(x) && x.device().is_cpu(), op, "x is ", describe(x),
                      ", expected a quint8 or qint8 CPU tensor");
-    TORCH_CHECK_VALUE(x.qscheme() == at::kPerTensorAffine, op, "x has scheme ", toString(x.qscheme()),
-                      ", expected per_tensor_affine");
+    // Asked directly: each of x.qscheme(), q_scale() and q_zero_point() goes through the dispatcher.
+    const auto* const quantizer =
+        dynamic_cast<at::PerTensorAffineQuantizer*>(at::get_qtensorimpl(x)->quantizer().get());
+    TORCH_CHECK_VALUE(quantizer, op, "x has scheme ", toString(x.qscheme()), ", expected per_tensor_affine");
     TORCH_CHECK_VALUE(x.dim() == 2, op, "x has shape ", x.sizes(), ", expected [M, in_features]");
     TORCH_CHECK_TYPE(packed.scalar_type() == at::kByte && packed.device().is_cpu() && packed.is_contiguous(), op,
                      "packed is ", describe(packed), ", expected the tensor that acl_qlinear::prepack returned");
@@ -110,9 +115,15 @@ at::Tensor qlinear(const at::Tensor& x, const at::Tensor& packed, double output_
                       ", expected a finite number above 0");
 
     const at::Tensor rows = x.contiguous();
-    at::Tensor y          = at::_empty_affine_quantized({x.size(0), weight.N}, at::dtype(x.scalar_type()),
-                                                        output_scale, output_zero_point);
-    value_errors(op, [&] { is_signed ? run<int8_t>(rows, weight, y, relu) : run<uint8_t>(rows, weight, y, relu); });
+    const at::Tensor y    = at::new_qtensor(
+        {x.size(0), weight.N}, x.options(),
+        at::make_per_tensor_affine_quantizer(output_scale, output_zero_point, x.scalar_type()));
+    const Quantization input{quantizer->scale(), static_cast<int32_t>(quantizer->zero_point())};
+    const Quantization output{output_scale, static_cast<int32_t>(output_zero_point)};
+    value_errors(op, [&] {
+        is_signed ? run<int8_t>(rows, weight, y, input, output, relu)
+                  : run<uint8_t>(rows, weight, y, input, output, relu);
+    });
     return y;
 }
 
