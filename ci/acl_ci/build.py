@@ -92,8 +92,8 @@ def table(reports: list[dict]) -> Table:
         else [("seconds", "µs", 1e6)]
     )
     result = Table(
-        title=f"acl-qlinear {versions['acl_qlinear']} with ACL {versions['acl']} against quantized::linear of "
-        f"PyTorch {versions['torch']}, one thread, per call",
+        title=f"int8 linear: acl-qlinear {versions['acl_qlinear']} (ACL {versions['acl']}) and PyTorch "
+        f"{versions['torch']}, one thread, per call",
         caption="k instr.: thousands of guest instructions; k cycles: thousands of modelled Neoverse V1 cycles"
         if is_counted
         else "µs: median of time",
@@ -113,10 +113,8 @@ def table(reports: list[dict]) -> Table:
             ratio = case["acl"][first["measure"]] / case["torch"][first["measure"]]
             shape = "×".join(map(str, case["shape"]))
             error = str(case["max_error_lsb"])
-            build = report["versions"]["microarchitecture"].replace("-", "_").replace(".", "_").replace("2_a", "2a")
-            result.add_row(
-                "acl-qlinear", build, report["cpu"], shape, case["dtype"], error, *costs, f"{ratio:.3f}"
-            )
+            build = report["versions"]["microarchitecture"]
+            result.add_row("acl-qlinear", build, report["cpu"], shape, case["dtype"], error, *costs, f"{ratio:.3f}")
         result.add_section()
     return result
 
