@@ -11,6 +11,11 @@ fi
 python=${BUILD_PREFIX:-$PREFIX}/bin/python
 torch=$("$python" -c 'import glob, sys; print(*glob.glob(sys.argv[1] + "/lib/python3*/site-packages/torch"))' "$PREFIX")
 
+# PyTorch's headers write their paths into error messages.
+for place in "$PREFIX" "${BUILD_PREFIX:-$PREFIX}" "$PWD"; do
+    CXXFLAGS="${CXXFLAGS:-} -ffile-prefix-map=$place/="
+done
+export CXXFLAGS
 export _PYTHON_HOST_PLATFORM=linux-aarch64
 export CMAKE_ARGS="${CMAKE_ARGS:-} -DCMAKE_COMPILE_WARNING_AS_ERROR=ON -DCMAKE_PREFIX_PATH=$PREFIX;$torch -DCMAKE_FIND_ROOT_PATH=$PREFIX;$torch"
 "$python" -m pip wheel --no-deps --no-build-isolation --no-cache-dir --wheel-dir dist .

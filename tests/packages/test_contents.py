@@ -33,7 +33,7 @@ def test_names_and_links(home: Path, binutils: Path) -> None:
     acl, extension = (tool(binutils, "readelf", "-dW", library) for library in libraries(home))
     assert "Library soname: [libarm_compute.so.43]" in acl and "(SYMBOLIC)" in acl
     assert "[$ORIGIN/../../..]" in extension
-    assert set(re.findall(r"RUNPATH.*\[(.*)\]|RPATH.*\[(.*)\]", acl)) <= {("$ORIGIN", ""), ("", "$ORIGIN")}
+    assert set(re.findall(r"R(?:UN)?PATH.*\[(.*)\]", acl)) <= {"$ORIGIN", "$ORIGIN/"}
     assert "libarm_compute.so.43" in extension
     for text in (acl, extension):
         assert not re.search("NEEDED.*(libpython|libtorch_python|libgomp|libomp)", text)
@@ -49,7 +49,7 @@ def test_symbols(home: Path, binutils: Path) -> None:
         versions = {tuple(map(int, v.split("."))) for v in re.findall(r"@GLIBC_([0-9.]+)", table)}
         assert versions and max(versions) <= floor, versions
     exported = tool(binutils, "nm", "-DC", "--defined-only", libraries(home)[0]).splitlines()
-    foreign = [line for line in exported if not re.search(r"arm_compute|arm_gemm| Acl", line)]
+    foreign = [line for line in exported if not re.search(r"arm_compute|arm_gemm|arm_conv| Acl", line)]
     assert not foreign, foreign[:5]
 
 
