@@ -95,7 +95,10 @@ int64_t hybrid_block(const GemmKernel& kernel, const GemmTile& t) {
     }
     const int64_t step  = kernel.column_step;
     const int64_t steps = std::max<int64_t>(1, panel_bytes / (step * t.K));
-    return t.column_begin % (steps * step) == 0 ? steps * step : step;
+    const int64_t block = std::min(steps * step, width);
+    // ACL counts blocks from column 0 and cuts only the one at N: any other must end with the tile.
+    const bool fits = t.column_begin % block == 0 && (width % block == 0 || t.column_end == t.N);
+    return fits ? block : step;
 }
 
 } // namespace
