@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 from acl_ci import bootstrap, build, emulator, prefix
-from acl_ci.cache import ROOT
 from acl_ci.pins import VARIANTS
 
 # They run inside the prefixes; tests/test_emulated.py starts them there.
@@ -63,7 +62,8 @@ def run_in() -> Callable[..., subprocess.CompletedProcess[str]]:
             capture_output=True,
             text=True,
             check=False,
-            cwd=ROOT / "tests",
+            # Whatever a program leaves behind goes where it is thrown away.
+            cwd=home,
         )
 
     return run

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from acl_ci import build, emulator
+from acl_ci.cache import ROOT
 from acl_ci.pins import rows
 
 from .conftest import MICROARCHITECTURES, TORCHES
@@ -23,8 +24,9 @@ def test_inside_prefix(
     installed: Installed, run_in: Run, microarchitecture: str, torch: str, onednn: str
 ) -> None:
     # Without the settings and the conftest.py of the tests around it.
-    apart = ["-c", "/dev/null", "--rootdir=emulated", "--confcutdir=emulated", "-p", "no:cacheprovider"]
-    program = ["python3.11", "-m", "pytest", "-q", "-s", "--color=no", *apart, "emulated"]
+    tests = ROOT / "tests/emulated"
+    apart = ["-c", "/dev/null", f"--rootdir={tests}", f"--confcutdir={tests}", "-p", "no:cacheprovider"]
+    program = ["python3.11", "-m", "pytest", "-q", "-s", "--color=no", *apart, tests]
     cpu = emulator.CPUS[microarchitecture][0]
     done = run_in(installed(microarchitecture, torch), program, cpu, ONEDNN_PIN=onednn)
     print(done.stdout[-4000:], done.stderr[-2000:])
