@@ -10,9 +10,9 @@ Builds Arm Compute Library for both microarchitectures and acl-qlinear for every
 PyTorch, leaves a conda channel in dist/channel, installs acl-qlinear from it into a prefix
 per microarchitecture, and prints a table of errors and speed.
 
-  --channel URL   take compilers, Python and PyTorch from this conda channel (conda-forge,
-                  say) instead of a bootstrap channel made of Debian's packages and PyPI's
-                  wheels; may be repeated
+  --channel URL   take compilers, Python and PyTorch from this conda channel; may be repeated;
+                  'bootstrap' is one made of Debian's packages and PyPI's wheels (default:
+                  conda-forge where it is reached, else bootstrap)
   --profile P     how much of ACL to build: qlinear (default) or full
   --no-table      stop when the channel is there
 

@@ -4,10 +4,10 @@ set -euo pipefail
 
 if [[ " $* " == *" --help "* ]]; then
     cat <<'HELP'
-Usage: ci/test.sh [PYTEST ARGUMENT]...
+Usage: ci/test.sh [--channel URL]... [PYTEST ARGUMENT]...
 
-Builds the packages (ci/build.sh --no-table; nothing is done twice), then runs the linters
-and the tests. Without arguments, all of them.
+Builds the packages (ci/build.sh --no-table --channel URL...; nothing is done twice), then
+runs the linters and the tests. Without pytest's arguments, all of them.
 HELP
     exit
 fi
@@ -15,5 +15,10 @@ fi
 # shellcheck source=ci/tools.sh
 source "$(dirname "${BASH_SOURCE[0]}")/tools.sh"
 cd "$ci/.."
-"$PYTHON" -m acl_ci.build --no-table
+channels=()
+while [[ ${1:-} == --channel ]]; do
+    channels+=("$1" "${2:?--channel needs a value}")
+    shift 2
+done
+"$PYTHON" -m acl_ci.build --no-table "${channels[@]}"
 exec "$PYTHON" -m pytest "${@:-tests}"

@@ -19,12 +19,12 @@ TORCHES = VARIANTS["pytorch"]
 @pytest.fixture(scope="session")
 def channels() -> list[str]:
     """Our channel, then the one with everything else."""
-    return [build.CHANNEL.as_uri(), bootstrap.channel().as_uri()]
+    return [build.CHANNEL.as_uri(), *build.upstream_of_built_channel()]
 
 
 @cache
 def _install(microarchitecture: str, torch: str) -> Path:
-    return build.install(microarchitecture, torch, [bootstrap.channel().as_uri()], ["pytest", "hypothesis"])
+    return build.install(microarchitecture, torch, build.upstream_of_built_channel(), ["pytest", "hypothesis"])
 
 
 @pytest.fixture(scope="session")

@@ -7,9 +7,11 @@ import os
 import shutil
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 import archspec.cpu
+from rattler import Channel
 from rattler.index import index_fs
 from rich import box
 from rich.console import Console
@@ -21,13 +23,35 @@ from .pins import VARIANTS
 
 DIST = ROOT / "dist"
 CHANNEL = DIST / "channel"
+UPSTREAM = DIST / "upstream.json"
 # The PyTorch that the table compares with: the newest pinned.
 TORCH = VARIANTS["pytorch"][-1]
 
 
 def upstream_channels(given: list[str]) -> list[str]:
-    """The channels with everything that is not ours: the given ones, or our bootstrap channel."""
-    return given or [bootstrap.channel().as_uri()]
+    """The channels with everything that is not ours.
+
+    The given ones; without any, conda-forge where it is reached, and our bootstrap
+    channel elsewhere, or where "bootstrap" is given.
+    """
+    if not given:
+        given = ["conda-forge"] if _is_reached("conda-forge") else ["bootstrap"]
+        say(f"compilers, Python and PyTorch come from: {given[0]}")
+    return [bootstrap.channel().as_uri()] if given == ["bootstrap"] else given
+
+
+def _is_reached(channel: str) -> bool:
+    address = f"{Channel(channel).base_url.rstrip('/')}/noarch/repodata.json.zst"
+    try:
+        with urllib.request.urlopen(urllib.request.Request(address, method="HEAD"), timeout=10):
+            return True
+    except OSError:
+        return False
+
+
+def upstream_of_built_channel() -> list[str]:
+    """The channels that dist/channel was built with."""
+    return json.loads(UPSTREAM.read_text())
 
 
 def build_channel(upstream: list[str], profile: str, version: str) -> Path:
@@ -41,6 +65,7 @@ def build_channel(upstream: list[str], profile: str, version: str) -> Path:
         for name in ("acl-microarch", "arm-compute-library", "acl-qlinear"):
             packages.build(name, partial, upstream, profile=profile, acl_version=version)
             asyncio.run(index_fs(partial))
+        UPSTREAM.write_text(json.dumps(upstream))
         old = DIST / "channel.old"
         shutil.rmtree(old, ignore_errors=True)
         if CHANNEL.exists():
@@ -123,15 +148,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="ci/build.sh", description=__doc__)
     parser.add_argument(
         "--channel", action="append", default=[], metavar="URL",
-        help="take compilers, Python and PyTorch from this conda channel instead of a bootstrap channel made of "
-        "Debian's packages and PyPI's wheels; may be repeated (for example: --channel conda-forge)",
+        help="take compilers, Python and PyTorch from this conda channel; may be repeated; 'bootstrap' is one made "
+        "of Debian's packages and PyPI's wheels (default: conda-forge where it is reached, else bootstrap)",
     )  # fmt: skip
     parser.add_argument("--profile", choices=VARIANTS["profile"], default="qlinear", help="how much of ACL to build")
     parser.add_argument("--no-table", action="store_true", help="stop when the channel is there")
     options = parser.parse_args()
 
     upstream = upstream_channels(options.channel)
-    build_channel(upstream, options.profile, packages.acl_version(options.channel))
+    build_channel(upstream, options.profile, packages.acl_version())
     say(f"channel: {CHANNEL.relative_to(ROOT)}")
     if options.no_table:
         return

@@ -31,10 +31,10 @@ SOURCES = {
 }
 
 
-def acl_version(channels: list[str]) -> str:
-    """The row of variants.yaml that can be built here: Debian's source where packages are Debian's."""
-    version, from_address = VARIANTS["acl_version"]
-    return from_address if channels else version
+def acl_version() -> str:
+    """The row of variants.yaml that is built here: the tested one, whose source needs apt, where there is apt."""
+    from_debian, from_address = VARIANTS["acl_version"]
+    return from_debian if shutil.which("apt-get") else from_address
 
 
 def render(name: str, **wanted: str) -> list[RenderedVariant]:
