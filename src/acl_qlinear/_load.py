@@ -82,8 +82,18 @@ def load() -> None:
     try:
         torch.ops.load_library(library)
     except OSError as error:
+        # PyTorch 2.9 wraps the loader's words in its own.
         raise ImportError(
-            f"{library} cannot be loaded: {error}; the package arm-compute-library "
+            f"{library} cannot be loaded: {error.__cause__ or error}; the package arm-compute-library "
             f"{_build.ACL_VERSION} must be in the same environment: "
             "conda install --force-reinstall acl-qlinear arm-compute-library"
         ) from error
+    arm_compute_path = ctypes.CDLL(str(library)).acl_qlinear_arm_compute_path
+    arm_compute_path.restype = ctypes.c_char_p
+    used = arm_compute_path().decode()
+    if not Path(used).name.startswith("libarm_compute.so"):
+        raise ImportError(
+            f"acl_qlinear would use {used} instead of the libarm_compute.so that it was built with: something "
+            "loaded that library, PyTorch's private copy, for everybody (RTLD_GLOBAL); unset "
+            "TORCH_USE_RTLD_GLOBAL, and leave sys.setdlopenflags() alone before `import torch`"
+        )

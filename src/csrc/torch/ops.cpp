@@ -1,4 +1,6 @@
 // The operators: checks, ATen tensors to engine and back, registration.
+#include <dlfcn.h>
+
 #include <ATen/ATen.h>
 #include <ATen/quantized/QTensorImpl.h>
 #include <ATen/quantized/Quantizer.h>
@@ -128,6 +130,13 @@ at::Tensor qlinear(const at::Tensor& x, const at::Tensor& packed, double output_
 }
 
 } // namespace
+
+// The library that our calls of ACL go to: another one in the process, in everybody's scope,
+// would come before ours.
+extern "C" __attribute__((visibility("default"))) const char* acl_qlinear_arm_compute_path() {
+    Dl_info library{};
+    return dladdr(reinterpret_cast<void*>(&arm_compute::Scheduler::get), &library) ? library.dli_fname : "";
+}
 
 TORCH_LIBRARY(acl_qlinear, m) {
     m.def("prepack(Tensor weight, Tensor? bias=None) -> Tensor");
