@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from acl_ci import bootstrap, build, emulator, prefix
+from acl_ci.cache import leave
 from acl_ci.pins import VARIANTS
 
 # They run inside the prefixes; tests/test_emulated.py starts them there.
@@ -14,6 +15,17 @@ collect_ignore = ["emulated"]
 
 MICROARCHITECTURES = VARIANTS["microarchitecture"]
 TORCHES = VARIANTS["pytorch"]
+EXIT_STATUS = pytest.StashKey[int]()
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    session.config.stash[EXIT_STATUS] = int(exitstatus)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if EXIT_STATUS in config.stash:
+        leave(config.stash[EXIT_STATUS])
 
 
 @pytest.fixture(scope="session")

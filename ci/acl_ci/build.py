@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from . import bootstrap, emulator, packages, prefix
-from .cache import ROOT, CiError, say
+from .cache import ROOT, CiError, leave, say
 from .pins import VARIANTS
 
 DIST = ROOT / "dist"
@@ -178,3 +178,4 @@ if __name__ == "__main__":
         main()
     except CiError as error:
         sys.exit(f"error: {error}")
+    leave(0)

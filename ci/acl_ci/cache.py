@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NoReturn
 
 ROOT = Path(__file__).resolve().parents[2]
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "acl-qlinear"
@@ -90,6 +91,13 @@ def run(command: list[str | Path], log: Path | None = None, **options: object) -
         where = f" (whole output: {log})" if log else ""
         raise CiError(f"{' '.join(words[:6])} … failed with {done.returncode}{where}:\n{tail}")
     return output
+
+
+def leave(status: int) -> NoReturn:
+    """Ends the process without Python's finalization, in which py-rattler 0.28's threads can crash it."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def say(text: str) -> None:
