@@ -111,7 +111,7 @@ soname_major=$(read_version LIBRARY_VERSION_MAJOR)
 # Only ACL's own symbols leave the library, and it uses its own: another libarm_compute in
 # the process (PyTorch's wheels carry one) neither changes it nor is changed by it.
 # -fno-gnu-unique, since unique symbols are shared between libraries whatever else is done.
-cat > "$work/exports.map" <<'MAP'
+cat > "$work/acl/exports.map" <<'MAP'
 {
   global:
     _ZN11arm_compute*; _ZNK11arm_compute*; _ZT?N11arm_compute*; _ZT?NK11arm_compute*;
@@ -122,11 +122,10 @@ cat > "$work/exports.map" <<'MAP'
 };
 MAP
 # ACL's exp, log and pow are happy with the oldest versions that glibc has of them.
-cat > "$work/glibc.h" <<'SYMVER'
+cat > "$work/acl/glibc.h" <<'SYMVER'
 __asm__(".symver exp,exp@GLIBC_2.17\n.symver log,log@GLIBC_2.17\n.symver pow,pow@GLIBC_2.17\n"
         ".symver expf,expf@GLIBC_2.17\n.symver logf,logf@GLIBC_2.17\n.symver powf,powf@GLIBC_2.17");
 SYMVER
-cp "$work/glibc.h" "$work/exports.map" "$work/acl"
 
 options=(
     neon=1 opencl=0 os=linux "build=$build" "${variant_options[@]}"
@@ -151,7 +150,7 @@ esac
 CXX
 chmod +x "$work/acl/cxx"
 target=build/out/libarm_compute.so
-log=${ACL_BUILD_LOG:-$PWD/build_acl-$variant-$profile.log}
+log=$PWD/build_acl-$variant-$profile.log
 
 cd "$work/acl"
 scons=(env CC=./cxx CXX=./cxx scons "${options[@]}" "$target")

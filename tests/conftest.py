@@ -46,7 +46,7 @@ def installed() -> Callable[[str, str], Path]:
 
 
 @pytest.fixture(scope="session")
-def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+def unpacked() -> Callable[[str], Path]:
     """unpacked(microarchitecture): the files of both packages for it, with the newest PyTorch, as installed."""
     return lambda microarchitecture: _install(microarchitecture, TORCHES[-1])
 
@@ -62,20 +62,5 @@ def binutils(channels: list[str], tmp_path_factory: pytest.TempPathFactory) -> P
 
 @pytest.fixture(scope="session")
 def run_in() -> Callable[..., subprocess.CompletedProcess[str]]:
-    """run_in(prefix, ["python3.11", …], cpu="neoverse-v1"): runs a program of a prefix, emulated where need be."""
-
-    def run(
-        home: Path, program: list[str | Path], cpu: str, **environment: str
-    ) -> subprocess.CompletedProcess[str]:
-        words = [str(word) for word in emulator.command(home, program, cpu)]
-        return subprocess.run(
-            words,
-            env={**emulator.environment(home, cpu), **environment},
-            capture_output=True,
-            text=True,
-            check=False,
-            # Whatever a program leaves behind goes where it is thrown away.
-            cwd=home,
-        )
-
-    return run
+    """run_in(prefix, ["python3.11", …], "neoverse-v1"): runs a program of a prefix, emulated where need be."""
+    return emulator.run_program

@@ -12,7 +12,6 @@ import re
 import shutil
 import sys
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -60,9 +59,10 @@ def _make(target: Path, debs: dict[tuple[str, str], list[Path]]) -> None:
     total = len(debs) + len(BOOTSTRAP["wheels"])
     number = itertools.count(1)
     work = target / "work"
+    specs = {spec["name"]: spec for spec in BOOTSTRAP["debian"]}
     for (name, arch), files in debs.items():
         say(f"bootstrap channel {next(number)}/{total}: {name} ({arch})")
-        _debian_package(target, work, name, arch, files)
+        _debian_package(target, work, specs[name], arch, files)
         shutil.rmtree(work)
     for wheel in BOOTSTRAP["wheels"]:
         say(f"bootstrap channel {next(number)}/{total}: {wheel['name']} {wheel['version']}")
@@ -92,12 +92,13 @@ def _assemble(target: Path, files: Path, name: str, version: str, subdir: str, d
 # Debian's packages
 
 
-def _debian_package(target: Path, work: Path, name: str, arch: str, debs: list[Path]) -> None:
-    root, files = work / "root", work / "files"
+def _debian_package(target: Path, work: Path, spec: dict, arch: str, debs: list[Path]) -> None:
+    root, files, name = work / "root", work / "files", spec["name"]
     files.mkdir(parents=True)
     debian.unpack(debs, root)
-    version = re.match(r"[0-9.]+[0-9]", debs[_main(name, debs)].name.split("_")[1].split("%3a")[-1])
-    assert version, debs
+    main = next(deb.name for deb in debs if deb.name.startswith(spec.get("version_of", name)))
+    version = re.match(r"[0-9.]+[0-9]", main.split("_")[1].split("%3a")[-1])
+    assert version, main
     {
         "python": _python,
         "libstdcxx": _libraries,
@@ -106,36 +107,16 @@ def _debian_package(target: Path, work: Path, name: str, arch: str, debs: list[P
         "ccache": _ccache,
         "sysroot_linux-aarch64": _sysroot,
     }[name](root, files)
-    depends = {
-        "gxx_linux-aarch64": ["sysroot_linux-aarch64"],
-        "libstdcxx": ["libgcc"],
-    }.get(name, [])
-    subdir = "noarch" if name.startswith("sysroot") else SUBDIR[arch]
-    _assemble(target, files, name, version[0], subdir, depends)
-
-
-def _main(name: str, debs: list[Path]) -> int:
-    """Which of the .deb files gives the package its version."""
-    prefix = {
-        "python": "python3.11_",
-        "gxx_linux-aarch64": "g++-12",
-        "libstdcxx": "libstdc++6",
-        "libgcc": "libgcc-s1",
-        "sysroot_linux-aarch64": "libc6_",
-    }.get(name, name)
-    return next(i for i, deb in enumerate(debs) if deb.name.startswith(prefix))
-
-
-def _multiarch(root: Path) -> Iterator[Path]:
-    """The shared libraries of an unpacked package, in any of Debian's folders for them."""
-    for home in ("lib", "usr/lib"):
-        yield from (root / home).glob("*-linux-gnu/*.so*")
+    subdir = "noarch" if spec["kind"] == "noarch" else SUBDIR[arch]
+    _assemble(target, files, name, version[0], subdir, spec.get("depends", []))
 
 
 def _copy_libraries(root: Path, lib: Path) -> None:
+    """Copies the shared libraries of an unpacked package, from any of Debian's folders for them."""
     lib.mkdir(parents=True, exist_ok=True)
-    for library in _multiarch(root):
-        shutil.copy(library, lib / library.name, follow_symlinks=False)
+    for home in ("lib", "usr/lib"):
+        for library in (root / home).glob("*-linux-gnu/*.so*"):
+            shutil.copy(library, lib / library.name, follow_symlinks=False)
     # A link that leads out of its folder, made whole.
     for link in [p for p in lib.iterdir() if p.is_symlink() and "/" in str(p.readlink())]:
         name = link.readlink().name

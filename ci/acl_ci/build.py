@@ -5,7 +5,6 @@ import asyncio
 import json
 import os
 import shutil
-import subprocess
 import sys
 import urllib.request
 from pathlib import Path
@@ -92,9 +91,7 @@ def measure(home: Path, cpu: str) -> dict:
     counts = home / "counts.txt"
     counts.unlink(missing_ok=True)
     options: list[str | Path] = [] if emulator.NATIVE else ["--counters", counts]
-    command = emulator.command(home, ["python3.11", "-m", "acl_qlinear.bench", *options], cpu, counts)
-    environment = emulator.environment(home, cpu)
-    done = subprocess.run(list(map(str, command)), env=environment, capture_output=True, text=True, check=False)
+    done = emulator.run_program(home, ["python3.11", "-m", "acl_qlinear.bench", *options], cpu, counts)
     if done.returncode:
         raise CiError(f"acl_qlinear.bench failed in {home} with {done.returncode}:\n{done.stderr[-3000:]}")
     return json.loads(done.stdout.splitlines()[-1])

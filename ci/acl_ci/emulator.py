@@ -6,6 +6,8 @@ build takes no plugins, with ci/guest_counters.c as its plugin.
 
 import os
 import platform
+import subprocess
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -57,11 +59,26 @@ def _root() -> Path:
     return folder("emulated-root", [str(deb) for deb in debs], lambda target: debian.unpack(debs, target))
 
 
-def command(prefix: Path, program: list[str | Path], cpu: str, counters: Path | None = None) -> list[str | Path]:
-    """The command line that runs `program`, whose first word is a file of `prefix`'s bin/.
+def run_program(
+    prefix: Path, program: Sequence[str | Path], cpu: str, counters: Path | None = None, **variables: str
+) -> subprocess.CompletedProcess[str]:
+    """Runs `program`, whose first word is a file of `prefix`'s bin/, in the prefix, and returns what it printed.
 
     cpu: qemu's name of the CPU to emulate. counters: file for the counter plugin.
+    variables: environment variables, besides those of an activated prefix.
     """
+    return subprocess.run(
+        list(map(str, _command(prefix, program, cpu, counters))),
+        env={**_environment(prefix, cpu), **variables},
+        capture_output=True,
+        text=True,
+        check=False,
+        # Whatever a program leaves behind goes where it is thrown away.
+        cwd=prefix,
+    )
+
+
+def _command(prefix: Path, program: Sequence[str | Path], cpu: str, counters: Path | None) -> list[str | Path]:
     words = [prefix / "bin" / program[0], *program[1:]]
     if NATIVE:
         return words
@@ -70,7 +87,7 @@ def command(prefix: Path, program: list[str | Path], cpu: str, counters: Path | 
     return [home / "qemu-aarch64", "-cpu", cpu, "-L", _root(), *plugin, *words]
 
 
-def environment(prefix: Path, cpu: str) -> dict[str, str]:
+def _environment(prefix: Path, cpu: str) -> dict[str, str]:
     """The environment of an activated prefix, and nothing of this machine's Python."""
     return {
         "PATH": f"{prefix}/bin:/usr/bin:/bin",

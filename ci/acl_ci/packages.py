@@ -40,7 +40,7 @@ def acl_version() -> str:
 def render(name: str, **wanted: str) -> list[RenderedVariant]:
     """The packages that a recipe makes of the wanted rows of the variants."""
     variants = chosen(**wanted)
-    zip_keys = [keys for keys in variants.pop("zip_keys")]
+    zip_keys = variants.pop("zip_keys")
     text = yaml.safe_dump({**{k: [str(v) for v in values] for k, values in variants.items()}, "zip_keys": zip_keys})
     recipe = Stage0Recipe.from_file(RECIPES / name / "recipe.yaml")
     machine = SUBDIR[platform.machine()]
@@ -60,11 +60,11 @@ def build(name: str, channel: Path, upstream: list[str], **wanted: str) -> list[
     # The solver for the target must not ask this machine.
     os.environ["CONDA_OVERRIDE_ARCHSPEC"] = "neoverse_v1"
     os.environ["CONDA_OVERRIDE_GLIBC"] = "2.36"
-    source = chosen(**wanted)["acl_source"][0]
+    row = chosen(**wanted)
+    source = row["acl_source"][0]
     if name == "arm-compute-library" and source.startswith("debian:"):
         suite, file = source.removeprefix("debian:").split("/")
-        sha256 = chosen(**wanted)["acl_sha256"][0]
-        os.environ["ACL_SOURCE_URL"] = debian.source(suite, file.split("_")[0], sha256).as_uri()
+        os.environ["ACL_SOURCE_URL"] = debian.source(suite, file.split("_")[0], row["acl_sha256"][0]).as_uri()
 
     inputs = {
         "recipe": tree_hash(RECIPES / name, RECIPES / "variants.yaml", *SOURCES[name]),

@@ -8,10 +8,7 @@ import pytest
 from acl_ci.cache import ROOT
 
 TOOLS = Path(sys.executable).parent
-SCRIPTS = [
-    path
-    for path in [*ROOT.glob("*.sh"), *ROOT.glob("ci/*.sh"), *ROOT.glob("recipe/*/*.sh"), ROOT / ".ci/run"]
-]
+SCRIPTS = [*ROOT.glob("*.sh"), *ROOT.glob("ci/*.sh"), *ROOT.glob("recipe/*/*.sh"), ROOT / ".ci/run"]
 
 
 @pytest.mark.parametrize(

@@ -14,14 +14,14 @@
 namespace acl_qlinear {
 namespace {
 
-std::shared_ptr<ParallelForScheduler> scheduler() {
+ParallelForScheduler& scheduler() {
     static const auto instance = [] {
         auto made = std::make_shared<ParallelForScheduler>();
         // Whatever else this process runs in our ACL uses PyTorch's threads too.
         arm_compute::Scheduler::set(made);
         return made;
     }();
-    return instance;
+    return *instance;
 }
 
 bool is_quantized_8bit(const at::Tensor& t) {
@@ -89,7 +89,7 @@ void run(const at::Tensor& x, const PackedWeight& weight, const at::Tensor& y, c
     call.input  = input;
     call.output = output;
     call.relu   = relu;
-    linear(call, weight, *scheduler());
+    linear(call, weight, scheduler());
 }
 
 template <bool relu>
