@@ -1,8 +1,8 @@
 """int8 linear layers for PyTorch on AArch64, on Arm Compute Library.
 
-`Linear.from_torch(module)` makes, of a linear layer that PyTorch quantized
-statically and per tensor, one that computes the same on ACL; `prepack` and
-`linear` are the operators below it.
+`quantize(model)` makes the linear layers of an fp32 model int8; `convert(model)` takes over
+those that PyTorch has quantized. `Linear`, `DynamicLinear` and `CalibratedLinear` are the
+layers, `prepack`, `linear` and their like the operators below them.
 """
 
 from ._build import VERSION as __version__
@@ -10,7 +10,22 @@ from ._load import load
 
 load()
 
-from .modules import Linear, LinearReLU  # noqa: E402  (the operators must exist first)
-from .ops import linear, linear_relu, prepack  # noqa: E402
+# The operators must exist first.
+from .conversion import Report, convert, quantize, report  # noqa: E402
+from .modules import CalibratedLinear, DynamicLinear, Linear, PackedLinear  # noqa: E402
+from .ops import (  # noqa: E402
+    fallback_calls,
+    forbid_fallback,
+    linear,
+    linear_dynamic,
+    linear_int8,
+    prepack,
+    prepack_int8,
+    unpack,
+)
 
-__all__ = ["Linear", "LinearReLU", "__version__", "linear", "linear_relu", "prepack"]
+__all__ = [
+    "CalibratedLinear", "DynamicLinear", "Linear", "PackedLinear", "Report", "__version__", "convert",
+    "fallback_calls", "forbid_fallback", "linear", "linear_dynamic", "linear_int8", "prepack",
+    "prepack_int8", "quantize", "report", "unpack",
+]  # fmt: skip

@@ -19,27 +19,13 @@ import numpy as np
 import torch
 
 import acl_qlinear
-from acl_qlinear import _build
+from acl_qlinear import _build, reference
+from acl_qlinear.reference import Quantized
 
 SHAPES = [(1, 768, 768), (8, 768, 768), (128, 768, 768)]
 DTYPES = {"u8": torch.quint8, "s8": torch.qint8}
 READ_COUNTERS = 0xAC1  # ci/guest_counters.c
 CYCLES_UNIT = 24
-
-
-def reference(x: np.ndarray, x_zero_point: int, weight: np.ndarray, multiplier: float,
-              bias: np.ndarray | None, zero_point: int, relu: bool = False) -> np.ndarray:  # fmt: skip
-    """The layer in integer arithmetic: int64 sums, float64 scaling, ties to even, saturation.
-
-    x: [M, K] uint8 or int8; weight: [N, K] int8; bias: [N], in units of the output
-    scale. multiplier: scale(x) scale(w) / scale(y); it is rounded to fp32, as
-    PyTorch does (fbgemm's requantization). Returns [M, N] of x's dtype.
-    """
-    sums = (x.astype(np.int64) - x_zero_point) @ weight.astype(np.int64).T
-    scaled = sums * np.float64(np.float32(multiplier)) + (0 if bias is None else bias.astype(np.float64))
-    limits = np.iinfo(x.dtype)
-    lowest = max(limits.min, zero_point) if relu else limits.min
-    return np.clip(np.rint(scaled) + zero_point, lowest, limits.max).astype(x.dtype)
 
 
 def make_case(M: int, K: int, N: int, dtype: torch.dtype) -> tuple[torch.Tensor, torch.nn.Module]:
@@ -55,13 +41,14 @@ def make_case(M: int, K: int, N: int, dtype: torch.dtype) -> tuple[torch.Tensor,
 
 
 def max_error(x: torch.Tensor, layer: torch.nn.Module, y: torch.Tensor) -> tuple[int, float]:
-    """How far y is from `reference`: the largest difference in LSB, and the share of elements that differ."""
+    """How far y is from `reference.linear`: the largest difference in LSB, and the share of elements that differ."""
     weight, bias = layer.weight(), layer.bias()
-    multiplier = x.q_scale() * weight.q_scale() / layer.scale
-    expected = reference(
-        x.int_repr().numpy(), x.q_zero_point(), weight.int_repr().numpy(), multiplier,
-        None if bias is None else bias.detach().numpy().astype(np.float64) / layer.scale, layer.zero_point,
-    )  # fmt: skip
+    expected = reference.linear(
+        Quantized(x.int_repr().numpy(), x.q_scale(), x.q_zero_point()),
+        Quantized(weight.int_repr().numpy(), weight.q_scale(), weight.q_zero_point()),
+        None if bias is None else bias.detach().numpy(),
+        (y.int_repr().numpy().dtype.type, layer.scale, layer.zero_point),
+    )
     difference = np.abs(y.int_repr().numpy().astype(np.int64) - expected.astype(np.int64))
     return int(difference.max(initial=0)), float((difference > 0).mean()) if difference.size else 0.0
 

@@ -1,16 +1,17 @@
 #include "linear.h"
 
-#include <arm_neon.h>
-
 #include <algorithm>
 #include <cmath>
+#include <cstdio>
+#include <cstring>
+#include <functional>
 #include <limits>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
+#include "epilogue.h"
 #include "gemm.h"
-#include "requantize.h"
 #include "scratch.h"
 
 namespace acl_qlinear {
@@ -22,64 +23,97 @@ int64_t ceil_div(int64_t a, int64_t b) {
     return (a + b - 1) / b;
 }
 
-// u8 activations become s8 by flipping the top bit: x - 128, zero point - 128.
-constexpr int32_t zero_point_shift(int8_t) { return 0; }
-constexpr int32_t zero_point_shift(uint8_t) { return 128; }
-
-const int8_t* as_signed(const int8_t* x, int64_t) {
-    return x;
-}
-const int8_t* as_signed(const uint8_t* x, int64_t count) {
-    auto* const flipped = scratch<Scratch::activations, int8_t>(static_cast<size_t>(count));
-    int64_t i = 0;
-    for (; i + 16 <= count; i += 16) {
-        vst1q_u8(reinterpret_cast<uint8_t*>(flipped + i), veorq_u8(vld1q_u8(x + i), vdupq_n_u8(0x80)));
-    }
-    for (; i < count; ++i) {
-        flipped[i] = static_cast<int8_t>(x[i] ^ 0x80);
-    }
-    return flipped;
+bool is_8bit(DType type) {
+    return type == DType::s8 || type == DType::u8;
 }
 
 // What the layer's quantization parameters make of each output column.
 struct ColumnTerms {
     const int32_t* offset;     // added to the accumulators: -zero point * column sum; nullptr for 0
-    const float*   multiplier; // scale(x) * scale(w) / scale(y)
-    const float*   bias;       // bias / scale(y); nullptr for none
+    const float*   multiplier; // scale(x) * scale(w) / unit
+    const float*   bias;       // bias / unit; nullptr for none
 };
 
-float multiplier_of(double input, double weight, double output) {
-    const auto value = static_cast<float>(input * weight / output);
-    if (!std::isnormal(value)) {
-        throw std::invalid_argument("input scale * weight scale / output scale = " + std::to_string(input) + " * " +
-                                    std::to_string(weight) + " / " + std::to_string(output) +
-                                    " is not a normal fp32 number");
-    }
-    return value;
+// The units that the activation function sees: those of y, which saves a rounding, where the
+// function allows it.
+double unit_of(const LinearCall& call) {
+    return is_8bit(call.y_type) && is_homogeneous(call.activation) ? call.output.scale : 1.0;
 }
 
-template <typename T> ColumnTerms column_terms(const LinearCall<T>& call, const PackedWeight& w) {
+float normal_fp32(double value, const char* what, const LinearCall& call, double weight_scale) {
+    if (!std::isnormal(static_cast<float>(value))) {
+        const auto text = [](double v) {
+            char digits[32];
+            std::snprintf(digits, sizeof digits, "%.9g", v);
+            return std::string(digits);
+        };
+        throw std::invalid_argument(std::string(what) + " is not a normal fp32 number: the input scale is " +
+                                    text(call.input.scale) + ", the weight scale " + text(weight_scale) +
+                                    ", the output scale " + text(call.output.scale));
+    }
+    return static_cast<float>(value);
+}
+
+float multiplier_of(const LinearCall& call, double unit, double weight_scale) {
+    const double value = call.input.scale * weight_scale / unit;
+    // Outputs that are not integers have a place for infinity and zero.
+    return is_8bit(call.y_type)
+               ? normal_fp32(value, "input scale * weight scale / output scale", call, weight_scale)
+               : static_cast<float>(value);
+}
+
+ColumnTerms column_terms(const LinearCall& call, const PackedWeight& w) {
     const int64_t columns = ceil_div(w.N, kStep) * kStep;
     auto* const offset     = scratch<Scratch::column_terms, int32_t>(static_cast<size_t>(3 * columns));
     auto* const multiplier = reinterpret_cast<float*>(offset + columns);
     auto* const bias       = multiplier + columns;
 
-    const int32_t zero_point = call.input.zero_point - zero_point_shift(T{});
+    const int32_t zero_point = signed_zero_point(call.x_type, call.input.zero_point);
     for (int64_t n = 0; zero_point != 0 && n < columns; ++n) {
         offset[n] = -zero_point * w.column_sums[n];
     }
+    const double unit = unit_of(call);
     if (w.scale_count == 1) {
-        std::fill_n(multiplier, columns, multiplier_of(call.input.scale, w.scales[0], call.output.scale));
+        std::fill_n(multiplier, columns, multiplier_of(call, unit, w.scales[0]));
     } else {
         for (int64_t n = 0; n < w.N; ++n) {
-            multiplier[n] = multiplier_of(call.input.scale, w.scales[n], call.output.scale);
+            multiplier[n] = multiplier_of(call, unit, w.scales[n]);
         }
     }
-    const auto per_unit = static_cast<float>(1 / call.output.scale);
+    const auto per_unit = static_cast<float>(1 / unit);
     for (int64_t n = 0; w.has_bias && n < columns; ++n) {
         bias[n] = w.bias[n] * per_unit;
     }
     return {zero_point != 0 ? offset : nullptr, multiplier, w.has_bias ? bias : nullptr};
+}
+
+Epilogue epilogue_of(const LinearCall& call, const ColumnTerms& terms) {
+    Epilogue e{};
+    e.offset         = terms.offset;
+    e.multiplier     = terms.multiplier;
+    e.bias           = terms.bias;
+    e.activation     = call.activation;
+    e.negative_slope = call.negative_slope;
+    e.type           = call.y_type;
+    e.per_unit       = 1;
+    if (is_8bit(call.y_type)) {
+        if (!is_homogeneous(call.activation)) {
+            e.per_unit = normal_fp32(1 / call.output.scale, "1 / output scale", call, 0);
+        }
+        const bool is_signed = call.y_type == DType::s8;
+        e.zero_point = call.output.zero_point;
+        e.lowest     = call.activation == Activation::relu ? e.zero_point : is_signed ? -128 : 0;
+        e.highest    = is_signed ? 127 : 255;
+    }
+    return e;
+}
+
+// The same for the columns from `column` on.
+Epilogue from_column(Epilogue e, int64_t column) {
+    e.offset = e.offset ? e.offset + column : nullptr;
+    e.multiplier += column;
+    e.bias = e.bias ? e.bias + column : nullptr;
+    return e;
 }
 
 // How the [M, N] outputs are cut up; tiles are numbered row by row.
@@ -108,9 +142,31 @@ struct Tiling {
     }
 };
 
-template <typename T>
-void run_tile(const LinearCall<T>& call, const PackedWeight& w, const ColumnTerms& terms, const Tiling& tiling,
-              int64_t tile) {
+// Weights with zero points: what the products with the unshifted weights have too much,
+// sum over k of x[m, k] * zero point[n].
+void subtract_zero_points(const GemmTile& gemm, const int32_t* zero_points) {
+    const int64_t width = gemm.column_end - gemm.column_begin;
+    for (int64_t m = 0; m < gemm.rows; ++m) {
+        int32_t sum = 0;
+        for (int64_t k = 0; k < gemm.K; ++k) {
+            sum += gemm.activations[m * gemm.K + k];
+        }
+        for (int64_t n = 0; n < width; ++n) {
+            gemm.out[m * width + n] -= sum * zero_points[gemm.column_begin + n];
+        }
+    }
+}
+
+// What a call is for all of its tiles.
+struct Task {
+    const LinearCall&   call;
+    const PackedWeight& weight;
+    Epilogue            epilogue;
+    Tiling              tiling;
+};
+
+void run_tile(const Task& task, int64_t tile) {
+    const auto& [call, w, epilogue, tiling] = task;
     const int64_t row    = tile / tiling.column_tiles * tiling.rows;
     const int64_t column = tile % tiling.column_tiles * tiling.columns;
     const int64_t rows   = std::min(tiling.rows, call.M - row);
@@ -120,6 +176,7 @@ void run_tile(const LinearCall<T>& call, const PackedWeight& w, const ColumnTerm
     const int64_t bit = rows - 1;
     // Only hybrid kernels, the narrow ones, can run a part of the columns.
     const bool is_wide = width == w.N && (w.kernels.wide_for_rows[bit / 64] >> (bit % 64) & 1);
+    const auto* const x = static_cast<const char*>(call.x) + static_cast<size_t>(row * w.K) * size_of(call.x_type);
 
     GemmTile gemm{};
     gemm.N            = w.N;
@@ -127,48 +184,59 @@ void run_tile(const LinearCall<T>& call, const PackedWeight& w, const ColumnTerm
     gemm.rows         = rows;
     gemm.column_begin = column;
     gemm.column_end   = column + width;
-    gemm.activations  = as_signed(call.x + row * w.K, rows * w.K);
+    gemm.activations  = to_signed(call.x_type, x, static_cast<size_t>(rows * w.K), call.input);
     gemm.panels       = is_wide ? w.wide_panels : w.narrow_panels;
     gemm.out          = acc;
     run_gemm(is_wide ? w.kernels.wide : w.kernels.narrow, gemm);
-
-    Requantization q{};
-    q.offset     = terms.offset ? terms.offset + column : nullptr;
-    q.multiplier = terms.multiplier + column;
-    q.bias       = terms.bias ? terms.bias + column : nullptr;
-    q.zero_point = call.output.zero_point;
-    q.lowest     = call.relu ? call.output.zero_point : std::numeric_limits<T>::min();
-    q.highest    = std::numeric_limits<T>::max();
-    requantize(acc, rows, width, q, call.y + row * w.N + column, w.N);
+    if (w.zero_points) {
+        subtract_zero_points(gemm, w.zero_points);
+    }
+    auto* const y = static_cast<char*>(call.y) + static_cast<size_t>(row * w.N + column) * size_of(call.y_type);
+    apply_epilogue(acc, rows, width, from_column(epilogue, column), y, w.N);
 }
 
-} // namespace
-
-template <typename T>
-void linear(const LinearCall<T>& call, const PackedWeight& weight, arm_compute::IScheduler& scheduler) {
-    if (call.M == 0) {
-        return;
-    }
-    const ColumnTerms terms = column_terms(call, weight);
-    const Tiling tiling(call.M, weight, scheduler.num_threads());
-    const int64_t tiles = tiling.row_tiles * tiling.column_tiles;
-    if (tiles == 1 || scheduler.num_threads() == 1) {
-        for (int64_t tile = 0; tile < tiles; ++tile) {
-            run_tile(call, weight, terms, tiling, tile);
+void run_all(int64_t count, arm_compute::IScheduler& scheduler, const std::function<void(int64_t)>& run) {
+    if (count == 1 || scheduler.num_threads() == 1) {
+        for (int64_t i = 0; i < count; ++i) {
+            run(i);
         }
         return;
     }
     std::vector<arm_compute::IScheduler::Workload> workloads;
-    workloads.reserve(static_cast<size_t>(tiles));
-    for (int64_t tile = 0; tile < tiles; ++tile) {
-        workloads.emplace_back([&call, &weight, &terms, &tiling, tile](const arm_compute::ThreadInfo&) {
-            run_tile(call, weight, terms, tiling, tile);
-        });
+    workloads.reserve(static_cast<size_t>(count));
+    for (int64_t i = 0; i < count; ++i) {
+        workloads.emplace_back([&run, i](const arm_compute::ThreadInfo&) { run(i); });
     }
     scheduler.run_tagged_workloads(workloads, "acl_qlinear");
 }
 
-template void linear(const LinearCall<int8_t>&, const PackedWeight&, arm_compute::IScheduler&);
-template void linear(const LinearCall<uint8_t>&, const PackedWeight&, arm_compute::IScheduler&);
+} // namespace
+
+void linear(const LinearCall& call, const PackedWeight& weight, arm_compute::IScheduler& scheduler) {
+    if (call.M == 0) {
+        return;
+    }
+    const Task task{call, weight, epilogue_of(call, column_terms(call, weight)),
+                    Tiling(call.M, weight, scheduler.num_threads())};
+    run_all(task.tiling.row_tiles * task.tiling.column_tiles, scheduler, [&task](int64_t tile) { run_tile(task, tile); });
+}
+
+void unpack(const PackedWeight& w, int8_t* values, arm_compute::IScheduler& scheduler) {
+    run_all(ceil_div(w.K, kMaxRows), scheduler, [&](int64_t block) {
+        const int64_t begin = block * kMaxRows, rows = std::min(kMaxRows, w.K - begin);
+        auto* const identity = scratch<Scratch::activations, int8_t>(static_cast<size_t>(rows * w.K));
+        std::memset(identity, 0, static_cast<size_t>(rows * w.K));
+        for (int64_t i = 0; i < rows; ++i) {
+            identity[i * w.K + begin + i] = 1;
+        }
+        auto* const columns = scratch<Scratch::accumulators, int32_t>(static_cast<size_t>(rows * w.N));
+        run_gemm(w.kernels.narrow, {w.N, w.K, rows, 0, w.N, identity, w.narrow_panels, columns});
+        for (int64_t n = 0; n < w.N; ++n) {
+            for (int64_t i = 0; i < rows; ++i) {
+                values[n * w.K + begin + i] = static_cast<int8_t>(columns[i * w.N + n]);
+            }
+        }
+    });
+}
 
 } // namespace acl_qlinear

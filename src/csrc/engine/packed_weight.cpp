@@ -1,5 +1,6 @@
 #include "packed_weight.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <stdexcept>
@@ -13,7 +14,7 @@ namespace acl_qlinear {
 namespace {
 
 constexpr uint64_t kMagic   = 0x314c4e51'4c4341ffULL; // "\xffACLQNL1", little endian
-constexpr uint32_t kVersion = 1;
+constexpr uint32_t kVersion = 2;
 constexpr size_t   kAlign   = 64;
 
 struct Header {
@@ -24,27 +25,30 @@ struct Header {
     int64_t  N;
     int64_t  K;
     int64_t  scale_count;
-    uint64_t has_bias;
+    uint32_t has_bias;
+    uint32_t was_biased;
+    uint64_t has_zero_points;
     KernelChoice kernels;
 };
 
 struct Layout {
-    size_t column_sums, scales, bias, narrow_panels, wide_panels, size;
+    size_t column_sums, scales, bias, zero_points, narrow_panels, wide_panels, size;
 };
 
 size_t round_up(size_t value, size_t step) {
     return (value + step - 1) / step * step;
 }
 
-Layout layout_of(int64_t N, int64_t scale_count, const KernelChoice& kernels) {
-    const size_t columns = round_up(static_cast<size_t>(N), 16);
+Layout layout_of(const Header& header) {
+    const size_t columns = round_up(static_cast<size_t>(header.N), 16);
     Layout at{};
     at.column_sums   = round_up(sizeof(Header), kAlign);
     at.scales        = at.column_sums + columns * sizeof(int32_t);
-    at.bias          = round_up(at.scales + static_cast<size_t>(scale_count) * sizeof(double), kAlign);
-    at.narrow_panels = at.bias + columns * sizeof(float);
-    at.wide_panels   = at.narrow_panels + round_up(kernels.narrow.panel_bytes, kAlign);
-    at.size          = at.wide_panels + round_up(kernels.wide.panel_bytes, kAlign);
+    at.bias          = round_up(at.scales + static_cast<size_t>(header.scale_count) * sizeof(double), kAlign);
+    at.zero_points   = at.bias + columns * sizeof(float);
+    at.narrow_panels = at.zero_points + (header.has_zero_points ? columns * sizeof(int32_t) : 0);
+    at.wide_panels   = at.narrow_panels + round_up(header.kernels.narrow.panel_bytes, kAlign);
+    at.size = round_up(at.wide_panels + header.kernels.wide.panel_bytes, static_cast<size_t>(header.N));
     return at;
 }
 
@@ -65,8 +69,9 @@ void check(const WeightSource& s) {
         throw std::invalid_argument("weight has N=" + text(s.N) + " output features, expected 1 to " +
                                     text(INT32_MAX / 16));
     }
-    if (s.K < 1 || s.K > kMaxK) {
-        throw std::invalid_argument("weight has K=" + text(s.K) + " input features, expected 1 to " + text(kMaxK) +
+    const int64_t most = s.zero_points ? kMaxKWithZeroPoints : kMaxK;
+    if (s.K < 1 || s.K > most) {
+        throw std::invalid_argument("weight has K=" + text(s.K) + " input features, expected 1 to " + text(most) +
                                     " (beyond it 32-bit accumulators can overflow)");
     }
     if (s.scale_count != 1 && s.scale_count != s.N) {
@@ -76,6 +81,12 @@ void check(const WeightSource& s) {
         if (!std::isfinite(s.scales[i]) || s.scales[i] <= 0) {
             throw std::invalid_argument("weight scale " + text(i) + " is " + text(s.scales[i]) +
                                         ", expected a finite number above 0");
+        }
+    }
+    for (int64_t i = 0; s.zero_points && i < s.scale_count; ++i) {
+        if (s.zero_points[i] < -128 || s.zero_points[i] > 127) {
+            throw std::invalid_argument("weight zero point " + text(i) + " is " + text(s.zero_points[i]) +
+                                        ", expected -128 to 127");
         }
     }
     for (int64_t n = 0; s.bias && n < s.N; ++n) {
@@ -90,15 +101,35 @@ void check(const WeightSource& s) {
 void pack(const WeightSource& source, const std::function<void*(size_t)>& allocate) {
     check(source);
     const int64_t N = source.N, K = source.K;
-    const KernelChoice kernels = choose_kernels(N, K);
-    const Layout at = layout_of(N, source.scale_count, kernels);
+    const auto is_not_0 = [](auto value) { return value != 0; };
+
+    Header header{};
+    header.magic       = kMagic;
+    header.version     = kVersion;
+    header.sve_bytes   = sve_bytes();
+    header.N           = N;
+    header.K           = K;
+    header.scale_count = source.scale_count;
+    header.was_biased  = source.bias != nullptr;
+    header.has_bias    = source.bias && std::any_of(source.bias, source.bias + N, is_not_0);
+    header.has_zero_points =
+        source.zero_points && std::any_of(source.zero_points, source.zero_points + source.scale_count, is_not_0);
+    header.kernels  = choose_kernels(N, K);
+    const Layout at = layout_of(header);
+    header.size     = at.size;
 
     auto* const bytes = static_cast<char*>(allocate(at.size));
     std::memset(bytes, 0, at.size);
+    std::memcpy(bytes, &header, sizeof header);
 
-    auto* const sums = reinterpret_cast<int32_t*>(bytes + at.column_sums);
+    auto* const sums        = reinterpret_cast<int32_t*>(bytes + at.column_sums);
+    auto* const zero_points = reinterpret_cast<int32_t*>(bytes + at.zero_points);
     std::vector<int8_t> transposed(static_cast<size_t>(N * K));
     for (int64_t n = 0; n < N; ++n) {
+        if (header.has_zero_points) {
+            zero_points[n] = source.zero_points[source.scale_count == 1 ? 0 : n];
+            sums[n]        = static_cast<int32_t>(-K * zero_points[n]);
+        }
         for (int64_t k = 0; k < K; ++k) {
             const int8_t value = source.values[n * K + k];
             sums[n] += value;
@@ -106,29 +137,13 @@ void pack(const WeightSource& source, const std::function<void*(size_t)>& alloca
         }
     }
     std::memcpy(bytes + at.scales, source.scales, static_cast<size_t>(source.scale_count) * sizeof(double));
-    bool has_bias = false;
-    for (int64_t n = 0; source.bias && n < N; ++n) {
-        has_bias = has_bias || source.bias[n] != 0;
-    }
-    if (has_bias) {
+    if (source.bias) {
         std::memcpy(bytes + at.bias, source.bias, static_cast<size_t>(N) * sizeof(float));
     }
-    pack_panels(kernels.narrow, N, K, transposed.data(), bytes + at.narrow_panels);
-    if (kernels.wide.panel_bytes) {
-        pack_panels(kernels.wide, N, K, transposed.data(), bytes + at.wide_panels);
+    pack_panels(header.kernels.narrow, N, K, transposed.data(), bytes + at.narrow_panels);
+    if (header.kernels.wide.panel_bytes) {
+        pack_panels(header.kernels.wide, N, K, transposed.data(), bytes + at.wide_panels);
     }
-
-    Header header{};
-    header.magic       = kMagic;
-    header.version     = kVersion;
-    header.sve_bytes   = sve_bytes();
-    header.size        = at.size;
-    header.N           = N;
-    header.K           = K;
-    header.scale_count = source.scale_count;
-    header.has_bias    = has_bias;
-    header.kernels     = kernels;
-    std::memcpy(bytes, &header, sizeof header);
 }
 
 PackedWeight view_packed(const void* bytes, size_t size) {
@@ -154,9 +169,9 @@ PackedWeight view_packed(const void* bytes, size_t size) {
                                     " bytes, this CPU has " + std::to_string(sve_bytes()) +
                                     ": pack the weight again on this CPU");
     }
-    const Layout at = layout_of(header.N, header.scale_count, header.kernels);
     const bool has_sizes = header.N >= 1 && header.K >= 1 && header.K <= kMaxK &&
                            (header.scale_count == 1 || header.scale_count == header.N);
+    const Layout at = has_sizes ? layout_of(header) : Layout{};
     if (!has_sizes || at.size != size) {
         throw std::invalid_argument("its header has been changed: N=" + std::to_string(header.N) + " and K=" +
                                     std::to_string(header.K) + " do not fit its size");
@@ -166,10 +181,12 @@ PackedWeight view_packed(const void* bytes, size_t size) {
     packed.K           = header.K;
     packed.scale_count = header.scale_count;
     packed.has_bias    = header.has_bias != 0;
+    packed.was_biased  = header.was_biased != 0;
     packed.kernels     = header.kernels;
     packed.column_sums = reinterpret_cast<const int32_t*>(base + at.column_sums);
     packed.scales      = reinterpret_cast<const double*>(base + at.scales);
     packed.bias        = reinterpret_cast<const float*>(base + at.bias);
+    packed.zero_points = header.has_zero_points ? reinterpret_cast<const int32_t*>(base + at.zero_points) : nullptr;
     packed.narrow_panels = base + at.narrow_panels;
     packed.wide_panels   = base + at.wide_panels;
     return packed;

@@ -3,9 +3,11 @@
 // A packed weight is one block of bytes without pointers, so it can be copied,
 // shared between threads and processes, and used for every M and thread count:
 //
-//   Header | column sums int32[N] | scales double[1 or N] | bias float[N] | panels of one or two kernels
+//   Header | column sums int32[N] | scales double[1 or N] | bias float[N] | zero points int32[N] |
+//   panels of one or two kernels
 //
-// each part aligned to 64 bytes, N rounded up to 16 in sums and bias.
+// each part aligned to 64 bytes, N rounded up to 16 in sums, bias and zero points, which are
+// there only where one is not 0; the whole size is a multiple of N.
 #pragma once
 
 #include <cstddef>
@@ -23,7 +25,8 @@ struct WeightSource {
     int64_t       K;          // input features
     const double* scales;     // scale_count values, finite and > 0
     int64_t       scale_count; // 1 (per tensor) or N (per channel)
-    const float*  bias;       // [N], or nullptr
+    const float*  bias;        // [N], or nullptr
+    const int32_t* zero_points; // scale_count values, -128 to 127, or nullptr for zeros
 };
 
 // A checked view of packed bytes.
@@ -31,17 +34,20 @@ struct PackedWeight {
     int64_t        N;
     int64_t        K;
     int64_t        scale_count;
-    bool           has_bias;
-    const int32_t* column_sums; // sum over k of values[n, k]
+    bool           has_bias;    // whether a bias value is not 0
+    bool           was_biased;  // whether there was a bias
+    const int32_t* column_sums; // sum over k of values[n, k] - zero_points[n]
     const double*  scales;
     const float*   bias;        // zeros where there is none
+    const int32_t* zero_points; // nullptr where all are 0
     KernelChoice   kernels;
     const void*    narrow_panels;
     const void*    wide_panels;
 };
 
-// The largest K whose int32 accumulators cannot overflow: 2^31 / (128 * 255).
-constexpr int64_t kMaxK = 65793;
+// The largest K whose int32 accumulators cannot overflow: 2^31 / (128 * 255), and with weight
+// zero points 2^31 / (255 * 255).
+constexpr int64_t kMaxK = 65793, kMaxKWithZeroPoints = 33025;
 
 // Packs `source`. `allocate` gets the size in bytes and returns the block to
 // fill, aligned to 64 bytes.

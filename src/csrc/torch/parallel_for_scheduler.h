@@ -9,13 +9,14 @@
 
 namespace acl_qlinear {
 
-// Has as many threads as torch.get_num_threads() says, 1 inside a parallel
-// region, and none of its own. Keeps no state, so any thread may use it.
+// Has as many threads as torch.get_num_threads() says, and none of its own; 1 inside a parallel
+// region, and in a forked process, where OpenMP waits for threads that were not forked with it.
+// Any thread may use it.
 class ParallelForScheduler final : public arm_compute::IScheduler {
 public:
-    unsigned int num_threads() const override {
-        return at::in_parallel_region() ? 1u : static_cast<unsigned int>(at::get_num_threads());
-    }
+    ParallelForScheduler();
+
+    unsigned int num_threads() const override;
 
     // PyTorch decides: torch.set_num_threads.
     void set_num_threads(unsigned int) override {}

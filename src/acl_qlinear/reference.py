@@ -1,0 +1,67 @@
+"""The layer in integer arithmetic, in numpy: what the operators are checked against.
+
+Sums are exact; everything after them is in float64, except that a multiplier is first rounded
+to float32, as PyTorch does (fbgemm's requantization).
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+ACTIVATIONS = {
+    "none": lambda v, slope: v,
+    "relu": lambda v, slope: np.maximum(v, 0),
+    "leaky_relu": lambda v, slope: np.where(v < 0, v * np.float64(np.float32(slope)), v),
+    "tanh": lambda v, slope: np.tanh(v),
+    "gelu": lambda v, slope: v * (1 + np.vectorize(math.erf, otypes=[float])(v / math.sqrt(2))) / 2,
+    "gelu_tanh": lambda v, slope: v * (1 + np.tanh(math.sqrt(2 / math.pi) * (v + 0.044715 * v**3))) / 2,
+    "silu": lambda v, slope: v / (1 + np.exp(-np.clip(v, -700, None))),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """Integers and what they stand for: real = scale * (values - zero_point).
+
+    scale and zero_point are numbers, or vectors [N] for a weight [N, K].
+    """
+
+    values: np.ndarray
+    scale: Any
+    zero_point: Any
+
+
+def quantize(x: np.ndarray, scale: float, zero_point: int, integer: type = np.int8) -> Quantized:
+    """float32 values as integers: ties to even, saturation; with the reciprocal of scale, in float32."""
+    limits = np.iinfo(integer)
+    steps = np.rint(x.astype(np.float32) * (np.float32(1) / np.float32(scale)))
+    return Quantized(np.clip(steps + zero_point, limits.min, limits.max).astype(integer), scale, zero_point)
+
+
+def linear(
+    x: Quantized,
+    weight: Quantized,
+    bias: np.ndarray | None = None,
+    output: tuple[type, float, int] | None = None,
+    activation: str = "none",
+    negative_slope: float = 0.01,
+) -> np.ndarray:
+    """f(x W^T + b): float64, or, where `output` is given, integers of its dtype, scale and zero point.
+
+    x: [M, K] uint8 or int8; weight: [N, K] int8; bias: [N] float32; output: as (np.uint8, scale,
+    zero point). Returns [M, N].
+    """
+    weights = weight.values.astype(np.int64) - np.reshape(np.asarray(weight.zero_point, np.int64), (-1, 1))
+    sums = (x.values.astype(np.int64) - x.zero_point) @ weights.T
+    integer, scale, zero_point = output or (np.int8, 1.0, 0)
+    unit = scale if activation in ("none", "relu", "leaky_relu") else 1.0
+    multiplier = np.float32(x.scale * np.asarray(weight.scale, np.float64) / unit).astype(np.float64)
+    offset = 0 if bias is None else bias.astype(np.float64) / unit
+    value = ACTIVATIONS[activation](sums * multiplier + offset, negative_slope)
+    if output is None:
+        return value
+    limits = np.iinfo(integer)
+    steps = np.rint(value / (scale / unit))
+    return np.clip(steps + zero_point, limits.min, limits.max).astype(integer)

@@ -1,0 +1,96 @@
+// Activation functions on four fp32 values. Only additions, multiplications, divisions and
+// integer operations: the same bits on every CPU.
+#pragma once
+
+#include <arm_neon.h>
+
+#include <cstdint>
+
+namespace acl_qlinear {
+
+enum class Activation { none, relu, leaky_relu, tanh, gelu, gelu_tanh, silu };
+
+// Whether f(c x) = c f(x) for every c > 0, so that it can be applied in any units.
+constexpr bool is_homogeneous(Activation a) {
+    return a == Activation::none || a == Activation::relu || a == Activation::leaky_relu;
+}
+
+namespace detail {
+
+inline float32x4_t splat(float v) {
+    return vdupq_n_f32(v);
+}
+
+// Horner's scheme, the coefficient of the highest power first.
+template <typename... Rest> inline float32x4_t polynomial(float32x4_t x, float first, Rest... rest) {
+    float32x4_t sum = splat(first);
+    ((sum = vfmaq_f32(splat(rest), sum, x)), ...);
+    return sum;
+}
+
+// e^x for x in [-87, 88], clamped to it: 2^n e^r with |r| <= ln 2 / 2, ln 2 in two parts, and
+// the polynomial for e^r of the Cephes library's expf; within 2 units of fp32's last place.
+inline float32x4_t exp(float32x4_t x) {
+    x = vminq_f32(vmaxq_f32(x, splat(-87.0f)), splat(88.0f));
+    const float32x4_t n = vrndnq_f32(vmulq_f32(x, splat(1.44269504088896341f)));
+    float32x4_t r = vfmsq_f32(x, n, splat(0.693359375f));
+    r = vfmsq_f32(r, n, splat(-2.12194440e-4f));
+    const float32x4_t p = polynomial(r, 1.9875691500e-4f, 1.3981999507e-3f, 8.3334519073e-3f, 4.1665795894e-2f,
+                                     1.6666665459e-1f, 5.0000001201e-1f);
+    const float32x4_t e_r = vaddq_f32(vfmaq_f32(r, p, vmulq_f32(r, r)), splat(1.0f));
+    const int32x4_t power = vshlq_n_s32(vaddq_s32(vcvtq_s32_f32(n), vdupq_n_s32(127)), 23);
+    return vmulq_f32(e_r, vreinterpretq_f32_s32(power));
+}
+
+// The Cephes library's tanhf: a polynomial below 0.625, 1 - 2 / (e^(2x) + 1) above.
+inline float32x4_t tanh(float32x4_t x) {
+    const float32x4_t a = vabsq_f32(x), square = vmulq_f32(x, x);
+    const float32x4_t p = polynomial(square, -5.70498872745e-3f, 2.06390887954e-2f, -5.37397155531e-2f,
+                                     1.33314422036e-1f, -3.33332819422e-1f);
+    const float32x4_t small = vfmaq_f32(x, vmulq_f32(p, square), x);
+    const float32x4_t e     = exp(vaddq_f32(a, a));
+    const float32x4_t large = vsubq_f32(splat(1.0f), vdivq_f32(splat(2.0f), vaddq_f32(e, splat(1.0f))));
+    const uint32x4_t sign   = vdupq_n_u32(0x80000000);
+    return vbslq_f32(vcltq_f32(a, splat(0.625f)), small, vbslq_f32(sign, x, large));
+}
+
+// Abramowitz and Stegun, Handbook of Mathematical Functions, 7.1.26: within 1.5e-7.
+inline float32x4_t erf(float32x4_t x) {
+    const float32x4_t a = vabsq_f32(x);
+    const float32x4_t t = vdivq_f32(splat(1.0f), vfmaq_f32(splat(1.0f), a, splat(0.3275911f)));
+    const float32x4_t p = vmulq_f32(
+        t, polynomial(t, 1.061405429f, -1.453152027f, 1.421413741f, -0.284496736f, 0.254829592f));
+    const float32x4_t value = vfmsq_f32(splat(1.0f), p, exp(vnegq_f32(vmulq_f32(a, a))));
+    return vbslq_f32(vdupq_n_u32(0x80000000), x, value);
+}
+
+// x (1 + f) / 2
+inline float32x4_t gate(float32x4_t x, float32x4_t f) {
+    const float32x4_t half = vmulq_f32(x, splat(0.5f));
+    return vfmaq_f32(half, half, f);
+}
+
+} // namespace detail
+
+// Formulas as in torch.nn.functional; gelu_tanh is gelu(approximate="tanh").
+template <Activation activation> inline float32x4_t activate(float32x4_t x, float32x4_t negative_slope) {
+    using namespace detail;
+    if constexpr (activation == Activation::relu) {
+        return vmaxq_f32(x, splat(0.0f));
+    } else if constexpr (activation == Activation::leaky_relu) {
+        return vbslq_f32(vcltq_f32(x, splat(0.0f)), vmulq_f32(x, negative_slope), x);
+    } else if constexpr (activation == Activation::tanh) {
+        return tanh(x);
+    } else if constexpr (activation == Activation::gelu) {
+        return gate(x, erf(vmulq_f32(x, splat(0.70710678118654752f))));
+    } else if constexpr (activation == Activation::gelu_tanh) {
+        const float32x4_t cubic = vmulq_f32(vmulq_f32(x, x), x);
+        return gate(x, tanh(vmulq_f32(vfmaq_f32(x, cubic, splat(0.044715f)), splat(0.79788456080286536f))));
+    } else if constexpr (activation == Activation::silu) {
+        return vdivq_f32(x, vaddq_f32(splat(1.0f), exp(vnegq_f32(x))));
+    } else {
+        return x;
+    }
+}
+
+} // namespace acl_qlinear

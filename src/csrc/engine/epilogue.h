@@ -1,0 +1,36 @@
+// From int32 accumulators to outputs: scale, bias, activation function, and the output's type.
+#pragma once
+
+#include <cstdint>
+
+#include "activation.h"
+#include "quantize.h"
+
+namespace acl_qlinear {
+
+// What is done to acc[m, n], an int32:
+//   v = activation((acc[m, n] + offset[n]) * multiplier[n] + bias[n])
+//   fp32, bf16:  out[m, n] = v
+//   s8, u8:      out[m, n] = clamp(round(v * per_unit) + zero_point, lowest, highest)
+// with round to nearest, ties to even, and fused multiply-adds in fp32. s8 and u8 with neither
+// bias nor activation are rounded once, exactly.
+// The vectors have one value per column and are readable up to the next multiple of 16 columns.
+struct Epilogue {
+    const int32_t* offset;     // nullptr for none
+    const float*   multiplier;
+    const float*   bias;       // nullptr for none
+    Activation     activation;
+    float          negative_slope; // of leaky_relu
+    DType          type;       // of the output
+    float          per_unit;   // s8, u8: 1 unless `activation` is to see other units than the output's
+    int32_t        zero_point;
+    int32_t        lowest;
+    int32_t        highest;
+};
+
+// `acc` is [rows, columns] without gaps, and readable up to 15 values past its end; `out` has
+// `out_stride` elements per row.
+void apply_epilogue(const int32_t* acc, int64_t rows, int64_t columns, const Epilogue& e, void* out,
+                    int64_t out_stride);
+
+} // namespace acl_qlinear

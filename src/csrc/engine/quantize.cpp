@@ -1,0 +1,110 @@
+#include "quantize.h"
+
+#include <arm_neon.h>
+
+#include <cstring>
+
+#include "bf16.h"
+#include "scratch.h"
+
+namespace acl_qlinear {
+namespace {
+
+constexpr size_t kStep = 16;
+
+struct Vectors {
+    float32x4_t v[4];
+};
+
+inline Vectors load16(const float* x) {
+    return {{vld1q_f32(x), vld1q_f32(x + 4), vld1q_f32(x + 8), vld1q_f32(x + 12)}};
+}
+inline Vectors load16(const uint16_t* x) {
+    return {{load_bf16(x), load_bf16(x + 4), load_bf16(x + 8), load_bf16(x + 12)}};
+}
+
+inline int8x16_t quantize16(const Vectors& x, float32x4_t per_unit, int16x8_t zero_point) {
+    int32x4_t q[4];
+    for (int i = 0; i < 4; ++i) {
+        q[i] = vcvtnq_s32_f32(vmulq_f32(x.v[i], per_unit));
+    }
+    const int16x8_t low  = vqaddq_s16(vqmovn_high_s32(vqmovn_s32(q[0]), q[1]), zero_point);
+    const int16x8_t high = vqaddq_s16(vqmovn_high_s32(vqmovn_s32(q[2]), q[3]), zero_point);
+    return vqmovn_high_s16(vqmovn_s16(low), high);
+}
+
+// fp32 and bf16: T is float or uint16_t. `out` has room up to the next multiple of 16.
+template <typename T> void quantize_all(const T* x, size_t count, const Quantization& q, int8_t* out) {
+    const float32x4_t per_unit = vdupq_n_f32(1.0f / static_cast<float>(q.scale));
+    const int16x8_t zero_point = vdupq_n_s16(static_cast<int16_t>(q.zero_point));
+    size_t i = 0;
+    for (; i + kStep <= count; i += kStep) {
+        vst1q_s8(out + i, quantize16(load16(x + i), per_unit, zero_point));
+    }
+    if (i < count) {
+        T last[kStep] = {};
+        std::memcpy(last, x + i, (count - i) * sizeof(T));
+        vst1q_s8(out + i, quantize16(load16(last), per_unit, zero_point));
+    }
+}
+
+void flip_all(const uint8_t* x, size_t count, int8_t* out) {
+    size_t i = 0;
+    for (; i + kStep <= count; i += kStep) {
+        vst1q_u8(reinterpret_cast<uint8_t*>(out + i), veorq_u8(vld1q_u8(x + i), vdupq_n_u8(0x80)));
+    }
+    for (; i < count; ++i) {
+        out[i] = static_cast<int8_t>(x[i] ^ 0x80);
+    }
+}
+
+// vminq and vmaxq return NaN where either operand is.
+template <typename T> Range range_of_all(const T* x, size_t count) {
+    Vectors lowest, highest;
+    T first[kStep] = {};
+    // Fewer values than a vector: the first one stands in for the missing.
+    for (size_t i = 0; i < kStep; ++i) {
+        first[i] = x[i < count ? i : 0];
+    }
+    lowest = highest = load16(first);
+    const auto include = [&](const Vectors& values) {
+        for (int j = 0; j < 4; ++j) {
+            lowest.v[j]  = vminq_f32(lowest.v[j], values.v[j]);
+            highest.v[j] = vmaxq_f32(highest.v[j], values.v[j]);
+        }
+    };
+    for (size_t i = kStep; i + kStep <= count; i += kStep) {
+        include(load16(x + i));
+    }
+    if (count > kStep) {
+        include(load16(x + count - kStep));
+    }
+    const auto low  = vminq_f32(vminq_f32(lowest.v[0], lowest.v[1]), vminq_f32(lowest.v[2], lowest.v[3]));
+    const auto high = vmaxq_f32(vmaxq_f32(highest.v[0], highest.v[1]), vmaxq_f32(highest.v[2], highest.v[3]));
+    return {vminvq_f32(low), vmaxvq_f32(high)};
+}
+
+} // namespace
+
+const int8_t* to_signed(DType type, const void* x, size_t count, const Quantization& q) {
+    if (type == DType::s8) {
+        return static_cast<const int8_t*>(x);
+    }
+    auto* const out = scratch<Scratch::activations, int8_t>(count + kStep);
+    switch (type) {
+    case DType::u8: flip_all(static_cast<const uint8_t*>(x), count, out); break;
+    case DType::f32: quantize_all(static_cast<const float*>(x), count, q, out); break;
+    default: quantize_all(static_cast<const uint16_t*>(x), count, q, out); break;
+    }
+    return out;
+}
+
+Range range_of(DType type, const void* x, size_t count) {
+    if (count == 0) {
+        return {0, 0};
+    }
+    return type == DType::f32 ? range_of_all(static_cast<const float*>(x), count)
+                              : range_of_all(static_cast<const uint16_t*>(x), count);
+}
+
+} // namespace acl_qlinear

@@ -1,0 +1,121 @@
+"""Cases for the tests of this folder, and their comparison with acl_qlinear.reference."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+import acl_qlinear
+from acl_qlinear import reference
+from acl_qlinear.reference import Quantized
+
+TORCH = {"u8": torch.uint8, "s8": torch.int8, "f32": torch.float32, "bf16": torch.bfloat16}
+INTEGER = {"u8": np.uint8, "s8": np.int8}
+QUANTIZED = {"u8": torch.quint8, "s8": torch.qint8}
+
+
+@dataclass
+class Errors:
+    """Integer results that differ from the reference; the promise is about a share of them."""
+
+    off: int = 0
+    all: int = 0
+
+    def add(self, y: np.ndarray, expected: np.ndarray) -> None:
+        difference = np.abs(y.astype(np.int64) - expected.astype(np.int64))
+        assert difference.max(initial=0) <= 1
+        self.off += int((difference > 0).sum())
+        self.all += difference.size
+
+
+@dataclass
+class Case:
+    """A layer, and an input for it, with seeded random contents."""
+
+    M: int
+    K: int
+    N: int
+    x_type: str = "u8"
+    per_channel: bool = True
+    with_bias: bool = True
+    with_zero_points: bool = False
+    log_multiplier: float = -8.0
+    x_zero_point: int = 7
+    seed: int = 0
+    x: torch.Tensor = field(init=False)
+    x_quantized: Quantized = field(init=False)
+    weight: Quantized = field(init=False)
+    bias: np.ndarray | None = field(init=False)
+    packed: torch.Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        # The weight's own, so that it does not depend on x.
+        rng, weight_rng = np.random.default_rng(self.seed), np.random.default_rng([self.seed, 1])
+        x_scale = rng.uniform(0.001, 0.1)
+        w_scale = weight_rng.uniform(0.001, 0.1, self.N if self.per_channel else 1)
+        # The output scale of integer results.
+        self.y_scale = float(x_scale * w_scale.max() / 2**self.log_multiplier)
+        if self.x_type in INTEGER:
+            limits = np.iinfo(INTEGER[self.x_type])
+            values = rng.integers(limits.min, limits.max, (self.M, self.K), INTEGER[self.x_type], endpoint=True)
+            self.x = torch.from_numpy(values)
+            self.x_quantized = Quantized(values, x_scale, self.x_zero_point)
+        else:
+            values = rng.normal(0, 60 * x_scale, (self.M, self.K)).astype(np.float32)
+            self.x = torch.from_numpy(values).to(TORCH[self.x_type])
+            self.x_quantized = reference.quantize(self.x.float().numpy(), x_scale, self.x_zero_point)
+        weight = weight_rng.integers(-128, 127, (self.N, self.K), np.int8, endpoint=True)
+        zero_points = weight_rng.integers(-128, 127, w_scale.size, endpoint=True) * self.with_zero_points
+        self.weight = Quantized(weight, w_scale, zero_points)
+        self.bias = weight_rng.normal(0, 30 * self.y_scale, self.N).astype(np.float32) if self.with_bias else None
+        self.packed = acl_qlinear.prepack_int8(
+            torch.from_numpy(weight), torch.from_numpy(w_scale), torch.from_numpy(zero_points), self.torch_bias
+        )
+
+    @property
+    def torch_bias(self) -> torch.Tensor | None:
+        return None if self.bias is None else torch.from_numpy(self.bias)
+
+    def run(self, y_type: str, y_zero_point: int = 0, x: torch.Tensor | None = None, **options: Any) -> torch.Tensor:
+        """The operator on this input, or another one with the same quantization."""
+        dtype = {} if "out" in options else {"output_dtype": TORCH[y_type]}
+        x = self.x if x is None else x
+        return acl_qlinear.linear_int8(
+            x, self.x_quantized.scale, self.x_zero_point, self.packed, self.y_scale, y_zero_point, **dtype, **options
+        )
+
+    def expected(self, y_type: str, y_zero_point: int = 0, **options: Any) -> np.ndarray:
+        output = (INTEGER[y_type], self.y_scale, y_zero_point) if y_type in INTEGER else None
+        return reference.linear(self.x_quantized, self.weight, self.bias, output, **options)
+
+    def tolerance(self, y_type: str) -> np.ndarray:
+        """How far float results may be from `expected`: roundings in fp32, and to bf16."""
+        weights = self.weight.values.astype(np.int64) - np.reshape(self.weight.zero_point, (-1, 1))
+        sums = (self.x_quantized.values.astype(np.int64) - self.x_zero_point) @ weights.T
+        size = np.abs(sums * self.x_quantized.scale * self.weight.scale) + np.abs(0 if self.bias is None else self.bias)
+        return (1e-6 if y_type == "f32" else 2.0**-8) * size + 1e-30
+
+    def check(self, y: torch.Tensor, y_type: str, errors: Errors, **options: Any) -> None:
+        """Asserts that a result is right."""
+        assert y.dtype == TORCH[y_type]
+        expected = self.expected(y_type, **options)
+        if y_type in INTEGER:
+            errors.add(y.reshape(self.M, self.N).numpy(), expected)
+        else:
+            difference = np.abs(y.reshape(self.M, self.N).double().numpy() - expected)
+            assert (difference <= self.tolerance(y_type)).all(), (difference / self.tolerance(y_type)).max()
+
+
+def quantized(values: np.ndarray | torch.Tensor, scale: float, zero_point: int) -> torch.Tensor:
+    """A quantized tensor, per tensor, with these integers."""
+    return torch._make_per_tensor_quantized_tensor(torch.as_tensor(values), scale, zero_point)
+
+
+def torch_weight(weight: Quantized) -> torch.Tensor:
+    """The weight as one of PyTorch's quantized tensors."""
+    values = torch.from_numpy(weight.values)
+    if np.size(weight.scale) == 1:
+        return quantized(values, float(weight.scale[0]), int(weight.zero_point[0]))
+    scales, zero_points = torch.from_numpy(weight.scale), torch.from_numpy(weight.zero_point)
+    return torch._make_per_channel_quantized_tensor(values, scales, zero_points, 0)
