@@ -36,7 +36,10 @@ def channels() -> list[str]:
 
 @cache
 def _install(microarchitecture: str, torch: str) -> Path:
-    return build.install(microarchitecture, torch, build.upstream_of_built_channel(), ["pytest", "hypothesis"])
+    # torchao's releases are for one PyTorch each; the newest gets what needs the newest.
+    extra = ["torchao", "transformers"] if torch == TORCHES[-1] else []
+    channels = build.upstream_of_built_channel()
+    return build.install(microarchitecture, torch, channels, ["pytest", "hypothesis", *extra])
 
 
 @pytest.fixture(scope="session")
@@ -52,12 +55,18 @@ def unpacked() -> Callable[[str], Path]:
 
 
 @pytest.fixture(scope="session")
-def binutils(channels: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder with aarch64-conda-linux-gnu-readelf and its like."""
-    target = tmp_path_factory.mktemp("tools") / "binutils"
+def compiler(channels: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A prefix with bin/aarch64-conda-linux-gnu-g++ and its like."""
+    target = tmp_path_factory.mktemp("tools") / "compiler"
     machine = bootstrap.SUBDIR[bootstrap.BUILD_ARCH]
     prefix.create(target, channels, ["gxx_linux-aarch64"], None, platform=machine)
-    return target / "bin"
+    return target
+
+
+@pytest.fixture(scope="session")
+def binutils(compiler: Path) -> Path:
+    """The folder with aarch64-conda-linux-gnu-readelf and its like."""
+    return compiler / "bin"
 
 
 @pytest.fixture(scope="session")

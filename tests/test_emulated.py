@@ -1,13 +1,15 @@
 """Runs tests/emulated inside the installed prefixes, and what needs a process of its own."""
 
+import json
 import re
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from acl_ci import build, emulator
-from acl_ci.cache import ROOT
+from acl_ci.cache import ROOT, run
 from acl_ci.pins import rows
 
 from .conftest import MICROARCHITECTURES, TORCHES
@@ -18,21 +20,47 @@ Installed = Callable[[str, str], Path]
 DIGESTS: dict[tuple[str, str], str] = {}
 
 
-@pytest.mark.parametrize("microarchitecture", MICROARCHITECTURES)
-@pytest.mark.parametrize(("torch", "onednn"), rows("pytorch", "onednn"))
-def test_inside_prefix(
-    installed: Installed, run_in: Run, microarchitecture: str, torch: str, onednn: str
-) -> None:
-    # Without the settings and the conftest.py of the tests around it.
-    tests = ROOT / "tests/emulated"
-    apart = ["-c", "/dev/null", f"--rootdir={tests}", f"--confcutdir={tests}", "-p", "no:cacheprovider"]
-    program = ["python3.11", "-m", "pytest", "-q", "-s", "--color=no", *apart, tests]
-    cpu = emulator.CPUS[microarchitecture][0]
-    done = run_in(installed(microarchitecture, torch), program, cpu, ONEDNN_PIN=onednn)
-    print(done.stdout[-4000:], done.stderr[-2000:])
-    assert done.returncode == 0
-    assert re.search(r"^\d+ passed", done.stdout.splitlines()[-1]), "a test was skipped"
-    DIGESTS[microarchitecture, torch] = re.findall("digest (.*)", done.stdout)[0]
+@pytest.fixture(scope="session")
+def exchange(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder where each prefix leaves models for the others."""
+    return tmp_path_factory.mktemp("exchange")
+
+
+@pytest.fixture
+def run_tests(installed: Installed, run_in: Run, exchange: Path) -> Callable[..., str]:
+    """run_tests(microarchitecture, PyTorch, oneDNN, option…): runs tests/emulated in a prefix; what pytest printed."""
+
+    def run(microarchitecture: str, torch: str, onednn: str, *options: str) -> str:
+        # Without the settings and the conftest.py of the tests around it.
+        tests = ROOT / "tests/emulated"
+        apart = ["-c", "/dev/null", f"--rootdir={tests}", f"--confcutdir={tests}", "-p", "no:cacheprovider"]
+        program = ["python3.11", "-m", "pytest", "-q", "-s", "--color=no", "--disable-warnings", *apart]
+        done = run_in(
+            installed(microarchitecture, torch), [*program, *options, tests], emulator.CPUS[microarchitecture][0],
+            ONEDNN_PIN=onednn, EXCHANGE=str(exchange), EXCHANGE_AS=f"{microarchitecture}-{torch}.pt",
+            TORCHAO="1" if torch == TORCHES[-1] else "",
+        )  # fmt: skip
+        print(done.stdout[-4000:], done.stderr[-2000:])
+        assert done.returncode == 0
+        assert re.search(r"^\d+ passed", done.stdout.splitlines()[-1]), "a test was skipped"
+        return done.stdout
+
+    return run
+
+
+PREFIXES = [(m, *row) for row in rows("pytorch", "onednn") for m in MICROARCHITECTURES]
+
+
+@pytest.mark.parametrize(("microarchitecture", "torch", "onednn"), PREFIXES)
+def test_inside_prefix(run_tests: Callable[..., str], microarchitecture: str, torch: str, onednn: str) -> None:
+    printed = run_tests(microarchitecture, torch, onednn)
+    DIGESTS[microarchitecture, torch] = re.findall("digest (.*)", printed)[0]
+
+
+def test_first_prefix_loads_what_all_saved(run_tests: Callable[..., str]) -> None:
+    """The oldest PyTorch and the other build; test_inside_prefix tried the opposite direction."""
+    printed = run_tests(*PREFIXES[0], "-k", "test_saved_models_load_everywhere")
+    assert f"loaded {len(PREFIXES)}" in printed
 
 
 def test_same_bits_on_every_cpu_and_pytorch() -> None:
@@ -131,6 +159,50 @@ def test_foreign_arm_compute_in_everybodys_scope_is_refused(installed: Installed
     last = done.stderr.splitlines()[-1]
     assert done.returncode == 1 and last.startswith("ImportError: acl_qlinear would use "), last
     assert "RTLD_GLOBAL" in last
+
+
+@pytest.mark.parametrize("microarchitecture", MICROARCHITECTURES)
+def test_example(installed: Installed, run_in: Run, tmp_path: Path, microarchitecture: str) -> None:
+    """examples/bert.py: close to fp32, cheaper than it and than PyTorch's int8, and quick to try."""
+    options = ["--json", tmp_path / "results.json"]
+    counts = None if emulator.NATIVE else tmp_path / "counts"
+    options += ["--counters", counts] if counts else []
+    started = time.monotonic()
+    program = ["python3.11", ROOT / "examples/bert.py", *options]
+    done = run_in(installed(microarchitecture, TORCHES[-1]), program, "neoverse-v1", counts)
+    print(done.stdout, done.stderr[-2000:])
+    assert done.returncode == 0
+    assert time.monotonic() - started < 180
+    results = json.loads((tmp_path / "results.json").read_text())
+    cost = "seconds" if emulator.NATIVE else "modelled V1 cycles"
+    for kind in ("dynamic", "static"):
+        ours, theirs = results[f"acl_qlinear {kind}"], results[f"PyTorch int8 {kind}"]
+        assert ours["cosine"] >= 0.98
+        assert ours[cost] < 0.5 * results["fp32"][cost] and ours[cost] < 0.2 * theirs[cost]
+
+
+@pytest.mark.parametrize("cpu", emulator.CPUS["armv8_2a"])
+def test_memory_errors(
+    installed: Installed, run_in: Run, compiler: Path, tmp_path: Path, cpu: str
+) -> None:
+    """The engine under AddressSanitizer, and its inputs and outputs between pages of no access."""
+    home = installed("armv8_2a", TORCHES[-1])
+    config = (home / "lib/cmake/ArmComputeLibrary/ArmComputeLibraryConfig.cmake").read_text()
+    march = re.findall(r"TARGET_OPTIONS (\S+)\)", config)[0]
+    program = home / "bin/engine_memory"
+    engine = ROOT / "src/csrc/engine"
+    run(
+        [compiler / "bin/aarch64-conda-linux-gnu-g++", f"--sysroot={compiler}/aarch64-conda-linux-gnu/sysroot", march,
+         "-std=c++17", "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-fsanitize=address", "-static-libasan",
+         f"-I{engine}", f"-I{home}/include/arm-compute-library", ROOT / "tests/engine_memory.cpp",
+         *sorted(engine.glob("*.cpp")), "-o", program, f"-L{home}/lib", "-larm_compute", f"-Wl,-rpath,{home}/lib",
+         "-Wl,--allow-shlib-undefined"]
+    )  # fmt: skip
+    # Leaks are looked for with ptrace, which the emulator does not have.
+    done = run_in(home, [program.name], cpu, LD_LIBRARY_PATH=f"{home}/lib", ASAN_OPTIONS="detect_leaks=0")
+    program.unlink()
+    print(done.stdout, done.stderr[-3000:])
+    assert done.returncode == 0 and "12 shapes, 0 failures" in done.stdout
 
 
 @pytest.mark.skipif(emulator.NATIVE, reason="counts are for emulation; ci/build.sh shows the time")
