@@ -1,6 +1,6 @@
 """Linear layers as modules, each with its weight packed once."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.ao.nn.intrinsic.quantized as nniq
@@ -99,7 +99,7 @@ class Linear(PackedLinear):
 
     _parameters_of_quantization = ("scale", "zero_point")
     # PyTorch's layers that it computes the same as, and their activation functions.
-    _of_torch = {
+    _of_torch: ClassVar[dict[type, str]] = {
         nnq.Linear: "none",
         nniq.LinearReLU: "relu",
         nniq.LinearLeakyReLU: "leaky_relu",
@@ -142,7 +142,7 @@ class DynamicLinear(PackedLinear):
     See `acl_qlinear.linear_dynamic`.
     """
 
-    _of_torch = {nnqd.Linear: "none", nniqd.LinearReLU: "relu"}
+    _of_torch: ClassVar[dict[type, str]] = {nnqd.Linear: "none", nniqd.LinearReLU: "relu"}
 
     def __init__(
         self, weight: Tensor, bias: Tensor | None, reduce_range: bool = False,

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, fx
 
 # Registers torch.ops.quantized_decomposed.
-import torch.ao.quantization.fx._decomposed  # noqa: F401  # isort: skip
+import torch.ao.quantization.fx._decomposed  # isort: skip
 
 from .ops import prepack_int8
 
@@ -65,23 +65,20 @@ def _lower_linear(model: fx.GraphModule, node: fx.Node) -> None:
     if weight is None or not isinstance(dequantized, fx.Node):
         return
     last, activation = _following_activation(node)
+    before: tuple[Any, ...]
+    after: tuple[Any, ...]
     if dequantized.target is _q.dequantize_per_tensor.default and dequantized.args[5] in _RANGES:
         last, output = _following_quantization(last)
-        with model.graph.inserting_before(node):
-            x, x_scale, x_zero_point = dequantized.args[:3]
-            args = (x, x_scale, x_zero_point, _constant(model, weight), *output)
-            new = model.graph.call_function(
-                _acl.linear_int8.default, (*args, activation.name, activation.negative_slope)
-            )
+        x, x_scale, x_zero_point = dequantized.args[:3]
+        before, after, operator = (x, x_scale, x_zero_point), output, _acl.linear_int8.default
     elif (dynamic := _dynamic_input(dequantized)) is not None:
         x, reduce_range = dynamic
-        with model.graph.inserting_before(node):
-            args = (x, _constant(model, weight), reduce_range, None)
-            new = model.graph.call_function(
-                _acl.linear_dynamic.default, (*args, activation.name, activation.negative_slope)
-            )
+        before, after, operator = (x,), (reduce_range, None), _acl.linear_dynamic.default
     else:
         return
+    with model.graph.inserting_before(node):
+        args = (*before, _constant(model, weight), *after, activation.name, activation.negative_slope)
+        new = model.graph.call_function(operator, args)
     new.meta = dict(last.meta)
     last.replace_all_uses_with(new)
 
@@ -146,12 +143,12 @@ def _dynamic_input(dequantized: fx.Node) -> tuple[fx.Node, bool] | None:
     """What a tensor was before it was quantized with its own range, and whether to 7 bits; else None."""
     if dequantized.target is not _q.dequantize_per_tensor.tensor:
         return None
-    quantized = dequantized.args[0]
+    quantized: Any = dequantized.args[0]
     if quantized.target is not _q.quantize_per_tensor.tensor:
         return None
     x, scale = quantized.args[:2]
-    chosen = scale.args[0] if isinstance(scale, fx.Node) and scale.args else None
-    if getattr(chosen, "target", None) is not _q.choose_qparams.tensor or chosen.args[0] is not x:
+    chosen: Any = scale.args[0] if isinstance(scale, fx.Node) and scale.args else None
+    if not isinstance(chosen, fx.Node) or chosen.target is not _q.choose_qparams.tensor or chosen.args[0] is not x:
         return None
     steps = quantized.args[4] - quantized.args[3]
     return (x, steps == 127) if steps in (127, 255) else None

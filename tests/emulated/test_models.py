@@ -109,7 +109,8 @@ def test_saving(kind):
         other.load_state_dict(state)
         assert torch.equal(other.packed, layer.packed), name
         assert other.extra_repr() == layer.extra_repr()
-    assert torch.equal(layers["rest.0"].weight().int_repr(), TORCH_MODELS[kind]().get_submodule("rest.0").weight().int_repr())
+    theirs = TORCH_MODELS[kind]().get_submodule("rest.0")
+    assert torch.equal(layers["rest.0"].weight().int_repr(), theirs.weight().int_repr())
     assert layers["rest.0"].bias() is None and layers["a"].bias().shape == (24,)
 
 
@@ -118,9 +119,9 @@ def test_state_dict_of_another_layer():
     packed = layer.packed
     with pytest.raises(RuntimeError, match=r"weight has shape \[4, 9\], expected \[4, 8\]"):
         layer.load_state_dict(acl_qlinear.quantize(nn.Linear(9, 4)).state_dict())
-    with pytest.raises(RuntimeError, match="Missing key.*weight_scale"):
+    with pytest.raises(RuntimeError, match=r"Missing key.*weight_scale"):
         layer.load_state_dict({"weight": torch.zeros(4, 8, dtype=torch.int8)})
-    with pytest.raises(RuntimeError, match="Unexpected key.*extra"):
+    with pytest.raises(RuntimeError, match=r"Unexpected key.*extra"):
         layer.load_state_dict({**layer.state_dict(), "extra": torch.zeros(1)})
     assert torch.equal(layer.packed, packed)
 

@@ -4,6 +4,7 @@ import ctypes
 import os
 import resource
 import threading
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -91,7 +92,7 @@ def cpu_times() -> dict[str, int]:
     """Clock ticks that each thread of this process has had."""
     times = {}
     for task in os.listdir("/proc/self/task"):
-        fields = open(f"/proc/self/task/{task}/stat").read().rsplit(")", 1)[1].split()
+        fields = Path(f"/proc/self/task/{task}/stat").read_text().rsplit(")", 1)[1].split()
         times[task] = int(fields[11]) + int(fields[12])
     return times
 
