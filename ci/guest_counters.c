@@ -3,8 +3,9 @@
  * For each executed translation block it adds, per vCPU (guest thread), the
  * number of instructions and a cost in modelled Neoverse V1 cycles, model 1.
  * A guest that makes system call READ_COUNTERS (which Linux does not have, so
- * the call itself returns ENOSYS) gets the totals appended to the file named
- * by the plugin argument out=PATH, as one line: "instructions cycles24".
+ * the call itself returns ENOSYS) gets the counts appended to the file named by
+ * the plugin argument out=PATH, as one line with, for each thread that there
+ * has been, "instructions cycles24".
  *
  * Model 1. A Neoverse V1 core dispatches 8 operations a cycle and executes
  * four 128-bit NEON or two 256-bit SVE operations, three 128-bit or two SVE
@@ -114,8 +115,11 @@ static void on_syscall(qemu_plugin_id_t id, unsigned int vcpu, int64_t num, uint
         fprintf(stderr, "guest_counters: cannot append to %s\n", out_path);
         return;
     }
-    fprintf(out, "%" PRIu64 " %" PRIu64 "\n",
-            qemu_plugin_u64_sum(instructions), qemu_plugin_u64_sum(cycles24));
+    for (int i = 0; i < qemu_plugin_num_vcpus(); i++) {
+        fprintf(out, "%" PRIu64 " %" PRIu64 " ", qemu_plugin_u64_get(instructions, i),
+                qemu_plugin_u64_get(cycles24, i));
+    }
+    fputc('\n', out);
     fclose(out);
 }
 

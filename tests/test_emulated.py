@@ -119,10 +119,10 @@ if "global" in sys.argv:
 else:
     import acl_qlinear
     from acl_qlinear.bench import make_case, max_error
-    for dtype in (torch.quint8, torch.qint8):
-        x, layer = make_case(8, 64, 64, dtype)
-        assert max_error(x, layer, acl_qlinear.Linear.from_torch(layer)(x))[0] <= 1
-        layer(x)
+    for kind in ("u8 tensor", "s8 tensor"):
+        case = make_case(8, 64, 64, kind)
+        assert max_error(case)[0] <= 1
+        case.call("torch")()
 """
 
 
@@ -205,13 +205,24 @@ def test_memory_errors(
     assert done.returncode == 0 and "12 shapes, 0 failures" in done.stdout
 
 
+# Our modelled cycles over those of PyTorch, at most: what the packages promise.
+BOUNDS = {
+    (1, 64, 64): {"tensor": 0.20, "channel": 0.10, "dynamic tensor": 0.20, "dynamic channel": 0.10},
+    (1, 768, 768): {"tensor": 0.30, "channel": 0.004, "dynamic tensor": 0.22, "dynamic channel": 0.004},
+    (8, 768, 768): {"tensor": 0.46, "channel": 0.0065, "dynamic tensor": 0.46, "dynamic channel": 0.0067},
+    (128, 768, 768): {"tensor": 0.95, "dynamic tensor": 0.88},
+}
+
+
 @pytest.mark.skipif(emulator.NATIVE, reason="counts are for emulation; ci/build.sh shows the time")
 @pytest.mark.parametrize("microarchitecture", MICROARCHITECTURES)
-def test_at_most_half_of_pytorchs_cycles(installed: Installed, microarchitecture: str) -> None:
+def test_promised_speed(installed: Installed, microarchitecture: str) -> None:
     """On a Neoverse V1, whose cycles are modelled."""
-    report = build.measure(installed(microarchitecture, TORCHES[-1]), "neoverse-v1")
+    report, printed = build.measure(installed(microarchitecture, TORCHES[-1]), "neoverse-v1", "--preset", "smoke")
+    print(printed)
     for case in report["cases"]:
-        ratio = case["acl"][report["measure"]] / case["torch"][report["measure"]]
-        print(case["shape"], case["dtype"], round(ratio, 3))
-        assert case["max_error_lsb"] <= 1
-        assert ratio <= (0.5 if case["shape"][0] <= 8 else 1.0), case
+        kind = case["kind"] if case["kind"].startswith("dynamic") else case["kind"].split()[1]
+        assert case["max_error"] <= (0 if "dynamic" in kind else 1)
+        if case["torch"]:
+            ratio = case["acl"][report["measure"]] / case["torch"][report["measure"]]
+            assert ratio <= BOUNDS[tuple(case["shape"])][kind], case

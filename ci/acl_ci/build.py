@@ -1,9 +1,8 @@
-"""ci/build.sh: a channel with both packages, a prefix per microarchitecture, and the table."""
+"""ci/build.sh: a channel with both packages, a prefix per microarchitecture, and a table for each."""
 
 import argparse
 import asyncio
 import json
-import os
 import shutil
 import sys
 import urllib.request
@@ -12,9 +11,6 @@ from pathlib import Path
 import archspec.cpu
 from rattler import Channel
 from rattler.index import index_fs
-from rich import box
-from rich.console import Console
-from rich.table import Table
 
 from . import bootstrap, emulator, packages, prefix
 from .cache import ROOT, CiError, leave, say
@@ -23,8 +19,9 @@ from .pins import VARIANTS
 DIST = ROOT / "dist"
 CHANNEL = DIST / "channel"
 UPSTREAM = DIST / "upstream.json"
-# The PyTorch that the table compares with: the newest pinned.
+# What the tables compare with, the newest pinned PyTorch, and on what kinds of layers.
 TORCH = VARIANTS["pytorch"][-1]
+SHOWN_KINDS = ("u8 tensor", "s8 tensor", "u8 channel", "dynamic channel")
 
 
 def upstream_channels(given: list[str]) -> list[str]:
@@ -86,59 +83,22 @@ def install(microarchitecture: str, torch: str, upstream: list[str], extra: list
     return target
 
 
-def measure(home: Path, cpu: str) -> dict:
-    """What `python -m acl_qlinear.bench` reports in a prefix, on AArch64 or on an emulated `cpu`."""
-    counts = home / "counts.txt"
-    counts.unlink(missing_ok=True)
-    options: list[str | Path] = [] if emulator.NATIVE else ["--counters", counts]
-    done = emulator.run_program(home, ["python3.11", "-m", "acl_qlinear.bench", *options], cpu, counts)
+def measure(home: Path, cpu: str, *options: str) -> tuple[dict, str]:
+    """What `python -m acl_qlinear.bench` reports and prints in a prefix, on AArch64 or on an emulated `cpu`."""
+    counts, report = home / "counts.txt", home / "bench.json"
+    for file in (counts, report):
+        file.unlink(missing_ok=True)
+    counters = [] if emulator.NATIVE else ["--counters", str(counts)]
+    program = ["python3.11", "-m", "acl_qlinear.bench", *counters, "--json", str(report), *options]
+    done = emulator.run_program(home, program, cpu, counts)
     if done.returncode:
         raise CiError(f"acl_qlinear.bench failed in {home} with {done.returncode}:\n{done.stderr[-3000:]}")
-    return json.loads(done.stdout.splitlines()[-1])
+    return json.loads(report.read_text()), done.stdout
 
 
 def runs_here(microarchitecture: str) -> bool:
     """Whether this AArch64 machine has what a build needs."""
     return microarchitecture == "armv8_2a" or archspec.cpu.host().name in VARIANTS["neoverse_v1_cpu"]
-
-
-def table(reports: list[dict]) -> Table:
-    """Error and cost per case, ours beside PyTorch's: 100 columns wide at most."""
-    first = reports[0]
-    versions = first["versions"]
-    is_counted = first["measure"] != "seconds"
-    # Of bench.py's measures: key, heading, factor.
-    kinds = (
-        [("instructions", "k instr.", 1e-3), (first["measure"], "k cycles", 1e-3)]
-        if is_counted
-        else [("seconds", "µs", 1e6)]
-    )
-    result = Table(
-        title=f"int8 linear: acl-qlinear {versions['acl_qlinear']} (ACL {versions['acl']}) and PyTorch "
-        f"{versions['torch']}, one thread, per call",
-        caption="k instr.: thousands of guest instructions; k cycles: thousands of modelled Neoverse V1 cycles"
-        if is_counted
-        else "µs: median of time",
-        box=box.SIMPLE_HEAD,
-        padding=0,
-        pad_edge=False,
-    )
-    for heading in ("package", "micro-\narchitecture", "CPU", "M×K×N", "x", "max\nLSB"):
-        result.add_column(heading, no_wrap=True)
-    for _, heading, _ in kinds:
-        for engine in ("ACL", "PyTorch"):
-            result.add_column(f"{engine}\n{heading}", justify="right", no_wrap=True)
-    result.add_column(f"{'cycles' if is_counted else 'time'}\nratio", justify="right", no_wrap=True)
-    for report in reports:
-        for case in report["cases"]:
-            costs = [f"{case[engine][key] * factor:,.1f}" for key, _, factor in kinds for engine in ("acl", "torch")]
-            ratio = case["acl"][first["measure"]] / case["torch"][first["measure"]]
-            shape = "×".join(map(str, case["shape"]))
-            error = str(case["max_error_lsb"])
-            build = report["versions"]["microarchitecture"]
-            result.add_row("acl-qlinear", build, report["cpu"], shape, case["dtype"], error, *costs, f"{ratio:.3f}")
-        result.add_section()
-    return result
 
 
 def main() -> None:
@@ -157,6 +117,7 @@ def main() -> None:
     say(f"channel: {CHANNEL.relative_to(ROOT)}")
     if options.no_table:
         return
+    kinds = [word for kind in SHOWN_KINDS for word in ("--kind", kind)]
     reports = []
     for microarchitecture in VARIANTS["microarchitecture"]:
         if emulator.NATIVE and not runs_here(microarchitecture):
@@ -165,9 +126,11 @@ def main() -> None:
         say(f"installing and measuring acl-qlinear for {microarchitecture}")
         home = install(microarchitecture, TORCH, upstream, [])
         cpus = ["this machine"] if emulator.NATIVE else emulator.CPUS[microarchitecture]
-        reports += [measure(home, cpu) for cpu in cpus]
-    (DIST / "table.json").write_text(json.dumps(reports, indent=2) + "\n")
-    Console(width=int(os.environ.get("COLUMNS", 100))).print(table(reports))
+        for cpu in cpus:
+            report, printed = measure(home, cpu, *kinds)
+            reports.append(report)
+            print(f"\n{printed}", end="", flush=True)
+    (DIST / "bench.json").write_text(json.dumps(reports, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -17,88 +17,98 @@ constexpr int64_t kStep = 16;
 // their side.
 constexpr float kRounder = 12582912.0f;
 
-// The constants of a call, in registers.
-struct Constants {
+// What a call needs for 16 columns. Inlined, so that it stays in registers for all of their rows.
+template <bool has_offset, bool has_bias> struct Columns {
+    int32x4_t   offset[4];
+    float32x4_t multiplier[4], bias[4];
     int16x8_t   zero_point;
-    float32x4_t per_unit;
-    float32x4_t negative_slope;
-    int32x4_t   rounder_bits;
+    float32x4_t per_unit, negative_slope;
+
+    [[gnu::always_inline]] Columns(const Epilogue& e, int64_t n)
+        : zero_point(vdupq_n_s16(static_cast<int16_t>(e.zero_point))),
+          per_unit(vdupq_n_f32(e.per_unit)),
+          negative_slope(vdupq_n_f32(e.negative_slope)) {
+        for (int i = 0; i < 4; ++i) {
+            offset[i]     = has_offset ? vld1q_s32(e.offset + n + 4 * i) : vdupq_n_s32(0);
+            multiplier[i] = vld1q_f32(e.multiplier + n + 4 * i);
+            bias[i]       = has_bias ? vld1q_f32(e.bias + n + 4 * i) : vdupq_n_f32(0);
+        }
+    }
+
+    [[gnu::always_inline]] float32x4_t sum(const int32_t* acc, int i) const {
+        const int32x4_t values = vld1q_s32(acc + 4 * i);
+        return vcvtq_f32_s32(has_offset ? vaddq_s32(values, offset[i]) : values);
+    }
+
+    // Columns 4 i to 4 i + 3, before the output's type.
+    template <Activation activation>
+    [[gnu::always_inline]] float32x4_t value(const int32_t* acc, int i) const {
+        const float32x4_t linear =
+            has_bias ? vfmaq_f32(bias[i], sum(acc, i), multiplier[i]) : vmulq_f32(sum(acc, i), multiplier[i]);
+        return activate<activation>(linear, negative_slope);
+    }
+
+    template <Activation activation>
+    [[gnu::always_inline]] int32x4_t rounded(const int32_t* acc, int i) const {
+        if constexpr (activation != Activation::none) {
+            return vcvtnq_s32_f32(vmulq_f32(value<activation>(acc, i), per_unit));
+        } else if constexpr (has_bias) {
+            return vcvtnq_s32_f32(value<activation>(acc, i));
+        } else {
+            const float32x4_t rounder = vdupq_n_f32(kRounder);
+            const float32x4_t bits    = vfmaq_f32(rounder, sum(acc, i), multiplier[i]);
+            return vqsubq_s32(vreinterpretq_s32_f32(bits), vreinterpretq_s32_f32(rounder));
+        }
+    }
+
+    // Eight columns with the zero point, saturated to 16 bits.
+    template <Activation activation>
+    [[gnu::always_inline]] int16x8_t shifted(const int32_t* acc, int i) const {
+        const int16x4_t low = vqmovn_s32(rounded<activation>(acc, i));
+        return vqaddq_s16(vqmovn_high_s32(low, rounded<activation>(acc, i + 1)), zero_point);
+    }
 };
 
-template <bool has_offset> inline float32x4_t load4(const int32_t* acc, const Epilogue& e, int64_t n) {
-    int32x4_t sum = vld1q_s32(acc);
-    if constexpr (has_offset) {
-        sum = vaddq_s32(sum, vld1q_s32(e.offset + n));
-    }
-    return vcvtq_f32_s32(sum);
+inline int8x16_t narrow(int16x8_t a, int16x8_t b, int8_t) {
+    return vqmovn_high_s16(vqmovn_s16(a), b);
 }
-
-template <bool has_offset, bool has_bias, Activation activation>
-inline float32x4_t value4(const int32_t* acc, const Epilogue& e, int64_t n, const Constants& c) {
-    const float32x4_t sum = load4<has_offset>(acc, e, n), factor = vld1q_f32(e.multiplier + n);
-    const float32x4_t value = has_bias ? vfmaq_f32(vld1q_f32(e.bias + n), sum, factor) : vmulq_f32(sum, factor);
-    return activate<activation>(value, c.negative_slope);
+inline uint8x16_t narrow(int16x8_t a, int16x8_t b, uint8_t) {
+    return vqmovun_high_s16(vqmovun_s16(a), b);
 }
-
-template <bool has_offset, bool has_bias, Activation activation>
-inline int32x4_t round4(const int32_t* acc, const Epilogue& e, int64_t n, const Constants& c) {
-    if constexpr (activation != Activation::none) {
-        return vcvtnq_s32_f32(vmulq_f32(value4<has_offset, has_bias, activation>(acc, e, n, c), c.per_unit));
-    } else if constexpr (has_bias) {
-        return vcvtnq_s32_f32(value4<has_offset, has_bias, activation>(acc, e, n, c));
-    } else {
-        const float32x4_t sum     = load4<has_offset>(acc, e, n);
-        const float32x4_t rounded = vfmaq_f32(vdupq_n_f32(kRounder), sum, vld1q_f32(e.multiplier + n));
-        return vqsubq_s32(vreinterpretq_s32_f32(rounded), c.rounder_bits);
-    }
-}
-
-template <bool has_offset, bool has_bias, Activation activation>
-inline int16x8_t round8(const int32_t* acc, const Epilogue& e, int64_t n, const Constants& c) {
-    const int16x4_t low = vqmovn_s32(round4<has_offset, has_bias, activation>(acc, e, n, c));
-    const int16x8_t all = vqmovn_high_s32(low, round4<has_offset, has_bias, activation>(acc + 4, e, n + 4, c));
-    return vqaddq_s16(all, c.zero_point);
-}
-
-inline int8x16_t narrow(int16x8_t a, int16x8_t b, int8x16_t lowest, int8x16_t highest) {
-    return vminq_s8(vmaxq_s8(vqmovn_high_s16(vqmovn_s16(a), b), lowest), highest);
-}
-inline uint8x16_t narrow(int16x8_t a, int16x8_t b, uint8x16_t lowest, uint8x16_t highest) {
-    return vminq_u8(vmaxq_u8(vqmovun_high_s16(vqmovun_s16(a), b), lowest), highest);
-}
-inline int8x16_t  splat(int8_t v) { return vdupq_n_s8(v); }
-inline uint8x16_t splat(uint8_t v) { return vdupq_n_u8(v); }
-inline void store(int8_t* p, int8x16_t v) { vst1q_s8(p, v); }
-inline void store(uint8_t* p, uint8x16_t v) { vst1q_u8(p, v); }
+inline void store(int8_t* p, int8x16_t v, int8_t lowest) { vst1q_s8(p, vmaxq_s8(v, vdupq_n_s8(lowest))); }
+inline void store(uint8_t* p, uint8x16_t v, uint8_t lowest) { vst1q_u8(p, vmaxq_u8(v, vdupq_n_u8(lowest))); }
 inline void store4(float* p, float32x4_t v) { vst1q_f32(p, v); }
 inline void store4(uint16_t* p, float32x4_t v) { vst1_u16(p, to_bf16(v)); }
 
 // Out is int8_t, uint8_t, float, or uint16_t for bf16.
 template <typename Out, bool has_offset, bool has_bias, Activation activation>
 void apply_to_all(const int32_t* acc, int64_t rows, int64_t columns, const Epilogue& e, void* out, int64_t stride) {
-    const Constants c{vdupq_n_s16(static_cast<int16_t>(e.zero_point)), vdupq_n_f32(e.per_unit),
-                      vdupq_n_f32(e.negative_slope), vreinterpretq_s32_f32(vdupq_n_f32(kRounder))};
-    const auto sixteen = [&](const int32_t* a, int64_t n, Out* to) {
+    const auto lowest = static_cast<Out>(e.lowest);
+    const auto sixteen = [lowest](const Columns<has_offset, has_bias>& c, const int32_t* from, Out* to) {
         if constexpr (sizeof(Out) == 1) {
-            const auto lowest = splat(static_cast<Out>(e.lowest)), highest = splat(static_cast<Out>(e.highest));
-            store(to, narrow(round8<has_offset, has_bias, activation>(a, e, n, c),
-                             round8<has_offset, has_bias, activation>(a + 8, e, n + 8, c), lowest, highest));
+            const int16x8_t low  = c.template shifted<activation>(from, 0);
+            const int16x8_t high = c.template shifted<activation>(from, 2);
+            store(to, narrow(low, high, Out()), lowest);
         } else {
-            for (int64_t i = 0; i < kStep; i += 4) {
-                store4(to + i, value4<has_offset, has_bias, activation>(a + i, e, n + i, c));
+            for (int i = 0; i < 4; ++i) {
+                store4(to + 4 * i, c.template value<activation>(from, i));
             }
         }
     };
-    auto* row = static_cast<Out*>(out);
-    for (int64_t m = 0; m < rows; ++m, acc += columns, row += stride) {
-        int64_t n = 0;
-        for (; n + kStep <= columns; n += kStep) {
-            sixteen(acc + n, n, row + n);
+    auto* const start = static_cast<Out*>(out);
+    int64_t n = 0;
+    for (; n + kStep <= columns; n += kStep) {
+        const Columns<has_offset, has_bias> c(e, n);
+        for (int64_t m = 0; m < rows; ++m) {
+            sixteen(c, acc + m * columns + n, start + m * stride + n);
         }
-        if (n < columns) {
+    }
+    if (n < columns) {
+        const Columns<has_offset, has_bias> c(e, n);
+        for (int64_t m = 0; m < rows; ++m) {
             Out last[kStep];
-            sixteen(acc + n, n, last);
-            std::memcpy(row + n, last, static_cast<size_t>(columns - n) * sizeof(Out));
+            sixteen(c, acc + m * columns + n, last);
+            std::memcpy(start + m * stride + n, last, static_cast<size_t>(columns - n) * sizeof(Out));
         }
     }
 }

@@ -11,7 +11,7 @@ namespace acl_qlinear {
 // What is done to acc[m, n], an int32:
 //   v = activation((acc[m, n] + offset[n]) * multiplier[n] + bias[n])
 //   fp32, bf16:  out[m, n] = v
-//   s8, u8:      out[m, n] = clamp(round(v * per_unit) + zero_point, lowest, highest)
+//   s8, u8:      out[m, n] = max(saturate(round(v * per_unit) + zero_point), lowest)
 // with round to nearest, ties to even, and fused multiply-adds in fp32. s8 and u8 with neither
 // bias nor activation are rounded once, exactly.
 // The vectors have one value per column and are readable up to the next multiple of 16 columns.
@@ -24,8 +24,7 @@ struct Epilogue {
     DType          type;       // of the output
     float          per_unit;   // s8, u8: 1 unless `activation` is to see other units than the output's
     int32_t        zero_point;
-    int32_t        lowest;
-    int32_t        highest;
+    int32_t        lowest;     // s8, u8
 };
 
 // `acc` is [rows, columns] without gaps, and readable up to 15 values past its end; `out` has

@@ -1,5 +1,7 @@
 #include "linear.h"
 
+#include <arm_neon.h>
+
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -54,12 +56,30 @@ float normal_fp32(double value, const char* what, const LinearCall& call, double
     return static_cast<float>(value);
 }
 
-float multiplier_of(const LinearCall& call, double unit, double weight_scale) {
-    const double value = call.input.scale * weight_scale / unit;
+// The multipliers of `columns` columns, a multiple of 4, from the weight's scales.
+void fill_multipliers(const LinearCall& call, const PackedWeight& w, double unit, int64_t columns, float* multiplier) {
     // Outputs that are not integers have a place for infinity and zero.
-    return is_8bit(call.y_type)
-               ? normal_fp32(value, "input scale * weight scale / output scale", call, weight_scale)
-               : static_cast<float>(value);
+    const auto check = [&](double weight_scale) {
+        const double value = call.input.scale * weight_scale / unit;
+        return is_8bit(call.y_type) ? normal_fp32(value, "input scale * weight scale / output scale", call, weight_scale)
+                                    : static_cast<float>(value);
+    };
+    if (w.scale_count == 1) {
+        std::fill_n(multiplier, columns, check(w.scales[0]));
+        return;
+    }
+    // The smallest and the largest scale stand for all.
+    float64x2_t low = vld1q_f64(w.scales), high = low;
+    const float64x2_t input = vdupq_n_f64(call.input.scale), units = vdupq_n_f64(unit);
+    for (int64_t n = 0; n < columns; n += 4) {
+        const float64x2_t a = vld1q_f64(w.scales + n), b = vld1q_f64(w.scales + n + 2);
+        low  = vminq_f64(low, vminq_f64(a, b));
+        high = vmaxq_f64(high, vmaxq_f64(a, b));
+        const float32x2_t first = vcvt_f32_f64(vdivq_f64(vmulq_f64(a, input), units));
+        vst1q_f32(multiplier + n, vcvt_high_f32_f64(first, vdivq_f64(vmulq_f64(b, input), units)));
+    }
+    check(vminvq_f64(low));
+    check(vmaxvq_f64(high));
 }
 
 ColumnTerms column_terms(const LinearCall& call, const PackedWeight& w) {
@@ -73,13 +93,7 @@ ColumnTerms column_terms(const LinearCall& call, const PackedWeight& w) {
         offset[n] = -zero_point * w.column_sums[n];
     }
     const double unit = unit_of(call);
-    if (w.scale_count == 1) {
-        std::fill_n(multiplier, columns, multiplier_of(call, unit, w.scales[0]));
-    } else {
-        for (int64_t n = 0; n < w.N; ++n) {
-            multiplier[n] = multiplier_of(call, unit, w.scales[n]);
-        }
-    }
+    fill_multipliers(call, w, unit, columns, multiplier);
     const auto per_unit = static_cast<float>(1 / unit);
     for (int64_t n = 0; w.has_bias && n < columns; ++n) {
         bias[n] = w.bias[n] * per_unit;
@@ -100,10 +114,8 @@ Epilogue epilogue_of(const LinearCall& call, const ColumnTerms& terms) {
         if (!is_homogeneous(call.activation)) {
             e.per_unit = normal_fp32(1 / call.output.scale, "1 / output scale", call, 0);
         }
-        const bool is_signed = call.y_type == DType::s8;
         e.zero_point = call.output.zero_point;
-        e.lowest     = call.activation == Activation::relu ? e.zero_point : is_signed ? -128 : 0;
-        e.highest    = is_signed ? 127 : 255;
+        e.lowest     = call.activation == Activation::relu ? e.zero_point : call.y_type == DType::s8 ? -128 : 0;
     }
     return e;
 }

@@ -44,7 +44,7 @@ Layout layout_of(const Header& header) {
     Layout at{};
     at.column_sums   = round_up(sizeof(Header), kAlign);
     at.scales        = at.column_sums + columns * sizeof(int32_t);
-    at.bias          = round_up(at.scales + static_cast<size_t>(header.scale_count) * sizeof(double), kAlign);
+    at.bias          = at.scales + (header.scale_count == 1 ? kAlign : columns * sizeof(double));
     at.zero_points   = at.bias + columns * sizeof(float);
     at.narrow_panels = at.zero_points + (header.has_zero_points ? columns * sizeof(int32_t) : 0);
     at.wide_panels   = at.narrow_panels + round_up(header.kernels.narrow.panel_bytes, kAlign);
@@ -136,7 +136,9 @@ void pack(const WeightSource& source, const std::function<void*(size_t)>& alloca
             transposed[static_cast<size_t>(k * N + n)] = value;
         }
     }
-    std::memcpy(bytes + at.scales, source.scales, static_cast<size_t>(source.scale_count) * sizeof(double));
+    auto* const scales = reinterpret_cast<double*>(bytes + at.scales);
+    std::fill(std::copy_n(source.scales, source.scale_count, scales), reinterpret_cast<double*>(bytes + at.bias),
+              source.scales[0]);
     if (source.bias) {
         std::memcpy(bytes + at.bias, source.bias, static_cast<size_t>(N) * sizeof(float));
     }

@@ -6,8 +6,8 @@
 //   Header | column sums int32[N] | scales double[1 or N] | bias float[N] | zero points int32[N] |
 //   panels of one or two kernels
 //
-// each part aligned to 64 bytes, N rounded up to 16 in sums, bias and zero points, which are
-// there only where one is not 0; the whole size is a multiple of N.
+// each part aligned to 64 bytes, N rounded up to 16 in all but the panels, with copies of the
+// first scale; zero points are there only where one is not 0; the whole size is a multiple of N.
 #pragma once
 
 #include <cstddef>

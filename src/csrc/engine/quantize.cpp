@@ -49,9 +49,16 @@ template <typename T> void quantize_all(const T* x, size_t count, const Quantiza
 }
 
 void flip_all(const uint8_t* x, size_t count, int8_t* out) {
+    const uint8x16_t top = vdupq_n_u8(0x80);
+    const auto flip      = [&](size_t i) { vst1q_s8(out + i, vreinterpretq_s8_u8(veorq_u8(vld1q_u8(x + i), top))); };
     size_t i = 0;
+    for (; i + 4 * kStep <= count; i += 4 * kStep) {
+        for (size_t j = 0; j < 4; ++j) {
+            flip(i + j * kStep);
+        }
+    }
     for (; i + kStep <= count; i += kStep) {
-        vst1q_u8(reinterpret_cast<uint8_t*>(out + i), veorq_u8(vld1q_u8(x + i), vdupq_n_u8(0x80)));
+        flip(i);
     }
     for (; i < count; ++i) {
         out[i] = static_cast<int8_t>(x[i] ^ 0x80);
