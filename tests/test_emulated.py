@@ -210,7 +210,7 @@ BOUNDS = {
     (1, 64, 64): {"tensor": 0.20, "channel": 0.10, "dynamic tensor": 0.20, "dynamic channel": 0.10},
     (1, 768, 768): {"tensor": 0.30, "channel": 0.004, "dynamic tensor": 0.22, "dynamic channel": 0.004},
     (8, 768, 768): {"tensor": 0.46, "channel": 0.0065, "dynamic tensor": 0.46, "dynamic channel": 0.0067},
-    (128, 768, 768): {"tensor": 0.95, "dynamic tensor": 0.88},
+    (128, 768, 768): {"tensor": 0.88, "dynamic tensor": 0.85},
 }
 
 

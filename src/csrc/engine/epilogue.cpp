@@ -19,19 +19,20 @@ constexpr float kRounder = 12582912.0f;
 
 // What a call needs for 16 columns. Inlined, so that it stays in registers for all of their rows.
 template <bool has_offset, bool has_bias> struct Columns {
-    int32x4_t   offset[4];
-    float32x4_t multiplier[4], bias[4];
+    int32x4_t    offset[4];
+    float32x4_t  multiplier[4];
+    const float* bias;
     int16x8_t   zero_point;
     float32x4_t per_unit, negative_slope;
 
     [[gnu::always_inline]] Columns(const Epilogue& e, int64_t n)
-        : zero_point(vdupq_n_s16(static_cast<int16_t>(e.zero_point))),
+        : bias(e.bias + (has_bias ? n : 0)),
+          zero_point(vdupq_n_s16(static_cast<int16_t>(e.zero_point))),
           per_unit(vdupq_n_f32(e.per_unit)),
           negative_slope(vdupq_n_f32(e.negative_slope)) {
         for (int i = 0; i < 4; ++i) {
             offset[i]     = has_offset ? vld1q_s32(e.offset + n + 4 * i) : vdupq_n_s32(0);
             multiplier[i] = vld1q_f32(e.multiplier + n + 4 * i);
-            bias[i]       = has_bias ? vld1q_f32(e.bias + n + 4 * i) : vdupq_n_f32(0);
         }
     }
 
@@ -43,9 +44,16 @@ template <bool has_offset, bool has_bias> struct Columns {
     // Columns 4 i to 4 i + 3, before the output's type.
     template <Activation activation>
     [[gnu::always_inline]] float32x4_t value(const int32_t* acc, int i) const {
-        const float32x4_t linear =
-            has_bias ? vfmaq_f32(bias[i], sum(acc, i), multiplier[i]) : vmulq_f32(sum(acc, i), multiplier[i]);
-        return activate<activation>(linear, negative_slope);
+        if constexpr (has_bias) {
+            // A multiply-add overwrites its addend: loading it for each row is free beside the
+            // arithmetic, copying it from a register is not.
+            const float* addend = bias;
+            asm("" : "+r"(addend));
+            const float32x4_t linear = vfmaq_f32(vld1q_f32(addend + 4 * i), sum(acc, i), multiplier[i]);
+            return activate<activation>(linear, negative_slope);
+        } else {
+            return activate<activation>(vmulq_f32(sum(acc, i), multiplier[i]), negative_slope);
+        }
     }
 
     template <Activation activation>

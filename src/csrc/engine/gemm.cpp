@@ -35,10 +35,20 @@ Gemm make_gemm(int64_t M, int64_t N, int64_t K, const arm_gemm::GemmConfig& conf
     return arm_gemm::gemm<int8_t, int8_t, int32_t>(args_for(M, N, K, config));
 }
 
-arm_gemm::GemmConfig config_for(const char* kernel, int64_t n_block) {
+// A hybrid kernel works in blocks of `n_block` columns, with 0 as ACL chooses; an interleaved one
+// in blocks of K.
+arm_gemm::GemmConfig config_for(const GemmKernel& kernel, int64_t K, int64_t n_block = 0) {
     arm_gemm::GemmConfig config;
-    config.filter           = kernel;
-    config.outer_block_size = static_cast<unsigned>(n_block);
+    config.filter = kernel.name;
+    if (kernel.is_hybrid) {
+        config.outer_block_size = static_cast<unsigned>(n_block);
+    } else {
+        // A panel of 24 columns (256-bit vectors) takes half of a 64 KiB L1 cache, as Neoverse cores
+        // have; ACL takes every core's to have 32, and each further block is a pass over the results.
+        constexpr int64_t longest = 32 * 1024 / 24;
+        const int64_t blocks = (K + longest - 1) / longest;
+        config.inner_block_size = static_cast<unsigned>((K + blocks - 1) / blocks);
+    }
     return config;
 }
 
@@ -76,7 +86,7 @@ GemmKernel describe(const std::string& name, bool is_hybrid, int64_t N, int64_t 
     GemmKernel kernel{};
     name.copy(kernel.name, name.size());
     kernel.is_hybrid  = is_hybrid;
-    const auto config = config_for(kernel.name, 0);
+    const auto config = config_for(kernel, K);
     // Asked for a wide and deep matrix, a hybrid GEMM works in blocks of one panel.
     kernel.column_step = is_hybrid ? make_gemm(kMaxRows, 4096, 4096, config)->get_config().outer_block_size : 0;
     // At M = 1, since ACL adds M pointers that it no longer uses.
@@ -134,7 +144,7 @@ KernelChoice choose_kernels(int64_t N, int64_t K) {
 }
 
 void pack_panels(const GemmKernel& kernel, int64_t N, int64_t K, const int8_t* transposed, void* panels) {
-    make_gemm(1, N, K, config_for(kernel.name, 0))
+    make_gemm(1, N, K, config_for(kernel, K))
         ->pretranspose_B_array(panels, transposed, static_cast<int>(N), 0, false);
 }
 
@@ -142,7 +152,7 @@ void run_gemm(const GemmKernel& kernel, const GemmTile& t) {
     const int64_t width   = t.column_end - t.column_begin;
     const int64_t n_block = kernel.is_hybrid ? hybrid_block(kernel, t) : 0;
 
-    const Gemm gemm = make_gemm(t.rows, t.N, t.K, config_for(kernel.name, n_block));
+    const Gemm gemm = make_gemm(t.rows, t.N, t.K, config_for(kernel, t.K, n_block));
     if (!gemm) {
         throw std::invalid_argument(std::string("ACL does not offer the kernel it was packed for, ") + kernel.name +
                                     ", on this CPU: pack the weight again here");
@@ -152,7 +162,7 @@ void run_gemm(const GemmKernel& kernel, const GemmTile& t) {
         gemm->set_working_space(scratch<Scratch::gemm_workspace, char>(bytes));
     }
     gemm->set_arrays(t.activations, static_cast<int>(t.K), 0, 0, nullptr, 0, 0, t.out - t.column_begin,
-                     static_cast<int>(width), 0, 0, nullptr, 0);
+                     static_cast<int>(width), 0, 0, t.offset, 0);
 
     unsigned begin = 0, count = gemm->get_window_size().total_size();
     if (kernel.is_hybrid) {

@@ -43,12 +43,13 @@ void pack_panels(const GemmKernel& kernel, int64_t N, int64_t K, const int8_t* t
 
 // One GEMM of `rows` rows and the columns [column_begin, column_end):
 //   out[m, n - column_begin] = sum over k of A[m, k] * B[k, n]
-// Kernels that are not hybrid take all columns at once. `column_begin` is a
-// multiple of the kernel's column step.
+// Kernels that are not hybrid take all columns at once, and add `offset` in passing; for hybrid
+// ones, which do not, it is nullptr. `column_begin` is a multiple of the kernel's column step.
 struct GemmTile {
     int64_t       N, K, rows, column_begin, column_end;
     const int8_t* activations; // [rows, K], row-major
     const void*   panels;
+    const int32_t* offset;     // [N], or nullptr for none
     int32_t*      out;         // [rows, column_end - column_begin]
 };
 void run_gemm(const GemmKernel& kernel, const GemmTile& tile);

@@ -10,6 +10,7 @@
 #include <limits>
 #include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "epilogue.h"
@@ -186,7 +187,7 @@ void run_tile(const Task& task, int64_t tile) {
 
     auto* const acc = scratch<Scratch::accumulators, int32_t>(static_cast<size_t>(rows * width + kStep));
     const int64_t bit = rows - 1;
-    // Only hybrid kernels, the narrow ones, can run a part of the columns.
+    // Only hybrid kernels can run a part of the columns.
     const bool is_wide = width == w.N && (w.kernels.wide_for_rows[bit / 64] >> (bit % 64) & 1);
     const auto* const x = static_cast<const char*>(call.x) + static_cast<size_t>(row * w.K) * size_of(call.x_type);
 
@@ -199,12 +200,17 @@ void run_tile(const Task& task, int64_t tile) {
     gemm.activations  = to_signed(call.x_type, x, static_cast<size_t>(rows * w.K), call.input);
     gemm.panels       = is_wide ? w.wide_panels : w.narrow_panels;
     gemm.out          = acc;
-    run_gemm(is_wide ? w.kernels.wide : w.kernels.narrow, gemm);
+    const GemmKernel& kernel = is_wide ? w.kernels.wide : w.kernels.narrow;
+    Epilogue e = from_column(epilogue, column);
+    if (!kernel.is_hybrid) {
+        std::swap(gemm.offset, e.offset);
+    }
+    run_gemm(kernel, gemm);
     if (w.zero_points) {
         subtract_zero_points(gemm, w.zero_points);
     }
     auto* const y = static_cast<char*>(call.y) + static_cast<size_t>(row * w.N + column) * size_of(call.y_type);
-    apply_epilogue(acc, rows, width, from_column(epilogue, column), y, w.N);
+    apply_epilogue(acc, rows, width, e, y, w.N);
 }
 
 void run_all(int64_t count, arm_compute::IScheduler& scheduler, const std::function<void(int64_t)>& run) {
@@ -242,7 +248,7 @@ void unpack(const PackedWeight& w, int8_t* values, arm_compute::IScheduler& sche
             identity[i * w.K + begin + i] = 1;
         }
         auto* const columns = scratch<Scratch::accumulators, int32_t>(static_cast<size_t>(rows * w.N));
-        run_gemm(w.kernels.narrow, {w.N, w.K, rows, 0, w.N, identity, w.narrow_panels, columns});
+        run_gemm(w.kernels.narrow, {w.N, w.K, rows, 0, w.N, identity, w.narrow_panels, nullptr, columns});
         for (int64_t n = 0; n < w.N; ++n) {
             for (int64_t i = 0; i < rows; ++i) {
                 values[n * w.K + begin + i] = static_cast<int8_t>(columns[i * w.N + n]);
