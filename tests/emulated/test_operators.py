@@ -543,14 +543,7 @@ def test_bench_sees_wrong_results():
         case = make_case(8, 64, 64, kind)
         assert max_error(case)[0] <= ("dynamic" not in kind)
         weight, *rest = acl_qlinear.unpack(case.layers["acl"].packed)
-        weight[5, 7] += 40
+        weight[5] += 1
         case.layers["acl"].packed = acl_qlinear.prepack_int8(weight, *rest)
-        # The reference takes the layer's weights: those of another layer are wrong for it.
-        good = acl_qlinear.unpack
-        try:
-            weight[5, 7] -= 40
-            acl_qlinear.unpack = lambda packed, answer=(weight, *rest): answer
-            error, share = max_error(case)
-        finally:
-            acl_qlinear.unpack = good
+        error, share = max_error(case)
         assert error > 0 and share > 0, kind
