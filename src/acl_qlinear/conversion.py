@@ -88,7 +88,8 @@ def quantize(
     torch.ao's HistogramObserver by default. Returns a copy, or `model` itself when inplace.
 
     Layers that calibration did not run stay as they are, with a warning that names them;
-    `report` lists all. Raises ValueError where an argument does not go with the others.
+    `report` lists all. Raises ValueError where an argument does not go with the others, and, naming
+    the layer, for a weight or bias that `prepack` refuses; then no layer has been replaced.
     """
     if calibrate is not None and reduce_range:
         raise ValueError("reduce_range is True, expected False with calibrate: it is for dynamic quantization")
@@ -188,10 +189,14 @@ def _functions(module: torch.fx.GraphModule) -> Iterator[Row]:
 
 
 def _replace_all(model: nn.Module, replacement: Callable[[nn.Module], nn.Module | None]) -> nn.Module:
-    """Puts `replacement(module)` in the place of every module for which it is not None."""
+    """Puts `replacement(module)` in the place of every module for which it is not None, or of none at all."""
     found: dict[nn.Module, nn.Module] = {}
-    for module in model.modules():
-        if (new := replacement(module)) is not None:
+    for name, module in model.named_modules():
+        try:
+            new = replacement(module)
+        except ValueError as error:
+            raise ValueError(f"layer {name or '(model)'}: {error}") from error
+        if new is not None:
             new.train(module.training)
             for hooks in _HOOKS:
                 setattr(new, hooks, getattr(module, hooks))

@@ -238,6 +238,15 @@ def test_quantize_a_layer_and_what_calibration_does_not_run():
         acl_qlinear.quantize(model, observer=tq.MinMaxObserver)
 
 
+def test_quantize_all_layers_or_none():
+    model = nn.Sequential(nn.Linear(8, 4), nn.Linear(4, 4))
+    with torch.no_grad():
+        model[1].bias[2] = torch.nan
+    with pytest.raises(ValueError, match=r"layer 1: acl_qlinear::prepack: bias\[2\] is nan"):
+        acl_qlinear.quantize(model, inplace=True)
+    assert [type(layer) for layer in model] == [nn.Linear, nn.Linear]
+
+
 def test_hooks_and_shared_layers_stay():
     shared = nn.Linear(8, 8)
     model = nn.Sequential(shared, nn.ReLU(), shared)
