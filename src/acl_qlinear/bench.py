@@ -224,7 +224,7 @@ def run(meter: Counters | Clock, cases: list[tuple[Shape, str]]) -> dict[str, An
     """All cases, with progress on stderr; what --json writes."""
     # A thread that refreshes the progress bar would be counted with the calls.
     steps = track(cases, "measuring", console=Console(stderr=True), transient=True, auto_refresh=False)
-    results = [run_case(meter, make_case(*shape, kind)) for shape, kind in steps]
+    results = [run_case(meter, make_case(M, K, N, kind)) for (M, K, N), kind in steps]
     return {
         "versions": {
             "acl_qlinear": acl_qlinear.__version__, "acl": _build.ACL_VERSION, "torch": torch.__version__,
