@@ -7,6 +7,11 @@
  * the plugin argument out=PATH, as one line with, for each thread that there
  * has been, "instructions cycles24".
  *
+ * With profile=PATH, where the guest has been is appended to that file on every
+ * such call, which slows it down and counts threads together: one line for each
+ * block, "address instructions cycles24", the files that the addresses are in,
+ * as in /proc/self/maps, and a line "end". ci/profile.sh reads it.
+ *
  * Model 1. A Neoverse V1 core dispatches 8 operations a cycle and executes
  * four 128-bit NEON or two 256-bit SVE operations, three 128-bit or two SVE
  * loads, two stores, two branches and four scalar operations a cycle (Arm
@@ -39,6 +44,17 @@ static struct qemu_plugin_scoreboard *board;
 static qemu_plugin_u64 instructions;
 static qemu_plugin_u64 cycles24;
 static char *out_path;
+static char *profile_path;
+
+/* A translated block, for the profile. */
+typedef struct Block {
+    uint64_t address; /* in this process, not the guest's: what /proc/self/maps has */
+    uint64_t instructions, cycles24, executions;
+    struct Block *next;
+} Block;
+
+static Block *blocks;
+static GMutex blocks_lock;
 
 /* Top-level encoding groups of the A64 instruction set (Arm ARM, C4.1). */
 static void classify(uint32_t opcode, BlockMix *mix)
@@ -84,6 +100,48 @@ static uint64_t block_cycles24(const BlockMix *m, uint64_t n)
     return cost;
 }
 
+static void on_execute(unsigned int vcpu, void *block)
+{
+    (void)vcpu;
+    __atomic_fetch_add(&((Block *)block)->executions, 1, __ATOMIC_RELAXED);
+}
+
+static void profile_block(struct qemu_plugin_tb *tb, uint64_t n, uint64_t cost)
+{
+    Block *block = g_new0(Block, 1);
+    block->address = (uintptr_t)qemu_plugin_insn_haddr(qemu_plugin_tb_get_insn(tb, 0));
+    block->instructions = n;
+    block->cycles24 = cost;
+    g_mutex_lock(&blocks_lock);
+    block->next = blocks;
+    blocks = block;
+    g_mutex_unlock(&blocks_lock);
+    qemu_plugin_register_vcpu_tb_exec_cb(tb, on_execute, QEMU_PLUGIN_CB_NO_REGS, block);
+}
+
+static void write_profile(void)
+{
+    FILE *out = fopen(profile_path, "a");
+    char *maps = NULL;
+    if (!out || !g_file_get_contents("/proc/self/maps", &maps, NULL, NULL)) {
+        fprintf(stderr, "guest_counters: cannot append to %s\n", profile_path);
+    } else {
+        g_mutex_lock(&blocks_lock);
+        for (const Block *b = blocks; b; b = b->next) {
+            if (b->executions) {
+                fprintf(out, "%" PRIx64 " %" PRIu64 " %" PRIu64 "\n", b->address,
+                        b->executions * b->instructions, b->executions * b->cycles24);
+            }
+        }
+        g_mutex_unlock(&blocks_lock);
+        fprintf(out, "%send\n", maps);
+    }
+    g_free(maps);
+    if (out) {
+        fclose(out);
+    }
+}
+
 static void on_translate(qemu_plugin_id_t id, struct qemu_plugin_tb *tb)
 {
     (void)id;
@@ -97,8 +155,12 @@ static void on_translate(qemu_plugin_id_t id, struct qemu_plugin_tb *tb)
     }
     qemu_plugin_register_vcpu_tb_exec_inline_per_vcpu(
         tb, QEMU_PLUGIN_INLINE_ADD_U64, instructions, n);
+    uint64_t cost = block_cycles24(&mix, n);
     qemu_plugin_register_vcpu_tb_exec_inline_per_vcpu(
-        tb, QEMU_PLUGIN_INLINE_ADD_U64, cycles24, block_cycles24(&mix, n));
+        tb, QEMU_PLUGIN_INLINE_ADD_U64, cycles24, cost);
+    if (profile_path) {
+        profile_block(tb, n, cost);
+    }
 }
 
 static void on_syscall(qemu_plugin_id_t id, unsigned int vcpu, int64_t num, uint64_t a1,
@@ -121,6 +183,9 @@ static void on_syscall(qemu_plugin_id_t id, unsigned int vcpu, int64_t num, uint
     }
     fputc('\n', out);
     fclose(out);
+    if (profile_path) {
+        write_profile();
+    }
 }
 
 QEMU_PLUGIN_EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const qemu_info_t *info,
@@ -133,6 +198,8 @@ QEMU_PLUGIN_EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const qemu_info_
     for (int i = 0; i < argc; i++) {
         if (g_str_has_prefix(argv[i], "out=")) {
             out_path = g_strdup(argv[i] + strlen("out="));
+        } else if (g_str_has_prefix(argv[i], "profile=")) {
+            profile_path = g_strdup(argv[i] + strlen("profile="));
         }
     }
     if (!out_path) {

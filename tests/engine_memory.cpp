@@ -89,7 +89,7 @@ int run_shape(int64_t M, int64_t K, int64_t N, unsigned int threads, bool per_ch
     const PackedWeight packed = view_packed(block->start, size);
 
     std::vector<int8_t> unpacked(static_cast<size_t>(N * K));
-    unpack(packed, unpacked.data(), scheduler);
+    unpack(packed, unpacked.data());
     if (!std::equal(unpacked.begin(), unpacked.end(), source.values)) {
         std::printf("unpacked weights differ: M=%ld K=%ld N=%ld\n", M, K, N);
         return 1;

@@ -467,7 +467,7 @@ def forged(change) -> torch.Tensor:
         (good_x, lambda: make_packed()[:-1], 0.1, 0, ValueError, "its header says"),
         (good_x, lambda: make_packed().view(-1), 0.1, 0, ValueError, r"packed has shape .*, expected \[8, "),
         (good_x, lambda: torch.zeros(5000, dtype=torch.uint8), 0.1, 0, ValueError, "does not start with the mark"),
-        (good_x, lambda: forged(lambda p: p[8].fill_(9)), 0.1, 0, ValueError, "format version 9, expected 2: pack"),
+        (good_x, lambda: forged(lambda p: p[8].fill_(9)), 0.1, 0, ValueError, "format version 9, expected 3: pack"),
         (good_x, lambda: forged(lambda p: p[12].fill_(77)), 0.1, 0, ValueError, "SVE vectors of 77 bytes, this CPU"),
         (good_x, lambda: forged(lambda p: p[24].fill_(80)), 0.1, 0, ValueError, "its header has been changed: N=80"),
         (good_x, make_packed, 0.1, 256, ValueError, "output_zero_point is 256, expected 0 to 255 for uint8"),

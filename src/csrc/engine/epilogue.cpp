@@ -2,6 +2,7 @@
 
 #include <arm_neon.h>
 
+#include <algorithm>
 #include <cstring>
 
 #include "bf16.h"
@@ -9,7 +10,8 @@
 namespace acl_qlinear {
 namespace {
 
-constexpr int64_t kStep = 16;
+// Columns at a time: divides the panels of most kernels.
+constexpr int64_t kStep = 8;
 
 // Adding 1.5 * 2^23 to a value below 2^22 leaves its nearest integer, ties to
 // even, in the low bits of the fp32 pattern. In one fused multiply-add this
@@ -17,10 +19,10 @@ constexpr int64_t kStep = 16;
 // their side.
 constexpr float kRounder = 12582912.0f;
 
-// What a call needs for 16 columns. Inlined, so that it stays in registers for all of their rows.
+// What a call needs for kStep columns. Inlined, so that it stays in registers for all of their rows.
 template <bool has_offset, bool has_bias> struct Columns {
-    int32x4_t    offset[4];
-    float32x4_t  multiplier[4];
+    int32x4_t    offset[2];
+    float32x4_t  multiplier[2];
     const float* bias;
     int16x8_t   zero_point;
     float32x4_t per_unit, negative_slope;
@@ -30,7 +32,7 @@ template <bool has_offset, bool has_bias> struct Columns {
           zero_point(vdupq_n_s16(static_cast<int16_t>(e.zero_point))),
           per_unit(vdupq_n_f32(e.per_unit)),
           negative_slope(vdupq_n_f32(e.negative_slope)) {
-        for (int i = 0; i < 4; ++i) {
+        for (int i = 0; i < 2; ++i) {
             offset[i]     = has_offset ? vld1q_s32(e.offset + n + 4 * i) : vdupq_n_s32(0);
             multiplier[i] = vld1q_f32(e.multiplier + n + 4 * i);
         }
@@ -69,59 +71,52 @@ template <bool has_offset, bool has_bias> struct Columns {
         }
     }
 
-    // Eight columns with the zero point, saturated to 16 bits.
-    template <Activation activation>
-    [[gnu::always_inline]] int16x8_t shifted(const int32_t* acc, int i) const {
-        const int16x4_t low = vqmovn_s32(rounded<activation>(acc, i));
-        return vqaddq_s16(vqmovn_high_s32(low, rounded<activation>(acc, i + 1)), zero_point);
+    // All columns with the zero point, saturated to 16 bits.
+    template <Activation activation> [[gnu::always_inline]] int16x8_t shifted(const int32_t* acc) const {
+        const int16x4_t low = vqmovn_s32(rounded<activation>(acc, 0));
+        return vqaddq_s16(vqmovn_high_s32(low, rounded<activation>(acc, 1)), zero_point);
     }
 };
 
-inline int8x16_t narrow(int16x8_t a, int16x8_t b, int8_t) {
-    return vqmovn_high_s16(vqmovn_s16(a), b);
-}
-inline uint8x16_t narrow(int16x8_t a, int16x8_t b, uint8_t) {
-    return vqmovun_high_s16(vqmovun_s16(a), b);
-}
-inline void store(int8_t* p, int8x16_t v, int8_t lowest) { vst1q_s8(p, vmaxq_s8(v, vdupq_n_s8(lowest))); }
-inline void store(uint8_t* p, uint8x16_t v, uint8_t lowest) { vst1q_u8(p, vmaxq_u8(v, vdupq_n_u8(lowest))); }
+inline void store(int8_t* p, int16x8_t v, int8_t lowest) { vst1_s8(p, vmax_s8(vqmovn_s16(v), vdup_n_s8(lowest))); }
+inline void store(uint8_t* p, int16x8_t v, uint8_t lowest) { vst1_u8(p, vmax_u8(vqmovun_s16(v), vdup_n_u8(lowest))); }
 inline void store4(float* p, float32x4_t v) { vst1q_f32(p, v); }
 inline void store4(uint16_t* p, float32x4_t v) { vst1_u16(p, to_bf16(v)); }
 
 // Out is int8_t, uint8_t, float, or uint16_t for bf16.
 template <typename Out, bool has_offset, bool has_bias, Activation activation>
-void apply_to_all(const int32_t* acc, int64_t rows, int64_t columns, const Epilogue& e, void* out, int64_t stride) {
+void apply_to_all(const Products& acc, int64_t rows, int64_t columns, const Epilogue& e, void* out, int64_t stride) {
     const auto lowest = static_cast<Out>(e.lowest);
-    const auto sixteen = [lowest](const Columns<has_offset, has_bias>& c, const int32_t* from, Out* to) {
+    const auto apply  = [lowest](const Columns<has_offset, has_bias>& c, const int32_t* from, Out* to) {
         if constexpr (sizeof(Out) == 1) {
-            const int16x8_t low  = c.template shifted<activation>(from, 0);
-            const int16x8_t high = c.template shifted<activation>(from, 2);
-            store(to, narrow(low, high, Out()), lowest);
+            store(to, c.template shifted<activation>(from), lowest);
         } else {
-            for (int i = 0; i < 4; ++i) {
-                store4(to + 4 * i, c.template value<activation>(from, i));
-            }
+            store4(to, c.template value<activation>(from, 0));
+            store4(to + 4, c.template value<activation>(from, 1));
         }
     };
-    auto* const start = static_cast<Out*>(out);
-    int64_t n = 0;
-    for (; n + kStep <= columns; n += kStep) {
-        const Columns<has_offset, has_bias> c(e, n);
-        for (int64_t m = 0; m < rows; ++m) {
-            sixteen(c, acc + m * columns + n, start + m * stride + n);
-        }
-    }
-    if (n < columns) {
-        const Columns<has_offset, has_bias> c(e, n);
-        for (int64_t m = 0; m < rows; ++m) {
-            Out last[kStep];
-            sixteen(c, acc + m * columns + n, last);
-            std::memcpy(start + m * stride + n, last, static_cast<size_t>(columns - n) * sizeof(Out));
+    for (int64_t begin = 0, panel = 0; begin < columns; begin += acc.panel_columns, ++panel) {
+        const int64_t end = std::min(columns, begin + acc.panel_columns);
+        for (int64_t n = begin; n < end; n += kStep) {
+            const Columns<has_offset, has_bias> c(e, n);
+            const int32_t* from = acc.values + panel * acc.rows * acc.panel_columns + (n - begin);
+            Out* to = static_cast<Out*>(out) + n;
+            if (n + kStep <= end) {
+                for (int64_t m = 0; m < rows; ++m, from += acc.panel_columns, to += stride) {
+                    apply(c, from, to);
+                }
+            } else {
+                for (int64_t m = 0; m < rows; ++m, from += acc.panel_columns, to += stride) {
+                    Out last[kStep];
+                    apply(c, from, last);
+                    std::memcpy(to, last, static_cast<size_t>(end - n) * sizeof(Out));
+                }
+            }
         }
     }
 }
 
-using Apply = void(const int32_t*, int64_t, int64_t, const Epilogue&, void*, int64_t);
+using Apply = void(const Products&, int64_t, int64_t, const Epilogue&, void*, int64_t);
 
 template <typename Out, Activation activation> Apply* with_vectors(const Epilogue& e) {
     return e.offset ? e.bias ? apply_to_all<Out, true, true, activation> : apply_to_all<Out, true, false, activation>
@@ -156,7 +151,7 @@ Apply* with_type(const Epilogue& e) {
 
 } // namespace
 
-void apply_epilogue(const int32_t* acc, int64_t rows, int64_t columns, const Epilogue& e, void* out,
+void apply_epilogue(const Products& acc, int64_t rows, int64_t columns, const Epilogue& e, void* out,
                     int64_t out_stride) {
     with_type(e)(acc, rows, columns, e, out, out_stride);
 }

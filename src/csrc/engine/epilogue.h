@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "activation.h"
+#include "gemm.h"
 #include "quantize.h"
 
 namespace acl_qlinear {
@@ -27,9 +28,9 @@ struct Epilogue {
     int32_t        lowest;     // s8, u8
 };
 
-// `acc` is [rows, columns] without gaps, and readable up to 15 values past its end; `out` has
-// `out_stride` elements per row.
-void apply_epilogue(const int32_t* acc, int64_t rows, int64_t columns, const Epilogue& e, void* out,
+// For the first `rows` rows and `columns` columns of `acc`; `out` has `out_stride` elements per
+// row.
+void apply_epilogue(const Products& acc, int64_t rows, int64_t columns, const Epilogue& e, void* out,
                     int64_t out_stride);
 
 } // namespace acl_qlinear

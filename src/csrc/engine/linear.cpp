@@ -7,24 +7,20 @@
 #include <cstdio>
 #include <cstring>
 #include <functional>
-#include <limits>
+#include <numeric>
 #include <stdexcept>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "epilogue.h"
 #include "gemm.h"
+#include "integers.h"
 #include "scratch.h"
 
 namespace acl_qlinear {
 namespace {
 
 constexpr int64_t kStep = 16;
-
-int64_t ceil_div(int64_t a, int64_t b) {
-    return (a + b - 1) / b;
-}
 
 bool is_8bit(DType type) {
     return type == DType::s8 || type == DType::u8;
@@ -135,37 +131,64 @@ struct Tiling {
     int64_t row_tiles, column_tiles;
 
     Tiling(int64_t M, const PackedWeight& w, int64_t threads) {
-        const GemmKernel& narrow = w.kernels.narrow;
-        // ACL's tiles are 6 or 8 rows high: a partial one costs as much as a whole one.
-        const int64_t height = narrow.is_hybrid && !w.kernels.wide.panel_bytes ? 6 : 8;
-        const int64_t step   = narrow.is_hybrid ? narrow.column_step : w.N;
-        const int64_t steps  = ceil_div(w.N, step);
-
-        row_tiles = ceil_div(M, kMaxRows);
-        if (row_tiles > 1) {
-            row_tiles = ceil_div(row_tiles, threads) * threads;
+        const int64_t fewest = ceil_div(M, max_rows(w.K));
+        *this = Tiling(M, w, fewest, 1);
+        // What the busiest thread does, in products of a row with a column; packing a row costs
+        // as much as 32 of them.
+        const auto cost = [&](const Tiling& t) {
+            return ceil_div(t.row_tiles * t.column_tiles, threads) * t.rows * (t.columns + 32);
+        };
+        for (int64_t i = 0; threads > 1 && i < threads; ++i) {
+            const Tiling t(M, w, fewest + i, ceil_div(threads, fewest + i));
+            if (cost(t) < cost(*this)) {
+                *this = t;
+            }
         }
-        row_tiles = std::max(row_tiles, std::min(ceil_div(M, height), ceil_div(threads, steps)));
-        rows      = ceil_div(ceil_div(M, row_tiles), height) * height;
-        row_tiles = ceil_div(M, rows);
+    }
 
-        column_tiles = std::min(steps, ceil_div(threads, row_tiles));
-        columns      = ceil_div(steps, column_tiles) * step;
+private:
+    Tiling(int64_t M, const PackedWeight& w, int64_t wanted_row_tiles, int64_t wanted_column_tiles) {
+        // A partial tile of a kernel's costs as much as a whole one.
+        const int64_t step = w.family->panel_columns(), steps = ceil_div(w.N, step);
+        rows         = round_up(ceil_div(M, wanted_row_tiles), kMaxTileRows);
+        row_tiles    = ceil_div(M, rows);
+        columns      = ceil_div(steps, std::min(steps, wanted_column_tiles)) * step;
         column_tiles = ceil_div(w.N, columns);
     }
 };
 
+// Products of the rows of x, [rows, K] of type s8 or u8, with the columns from `begin`, where a
+// panel does, to `end`; calls use(Products, column, columns) for some of the columns at a time.
+template <typename Use>
+void multiply(const PackedWeight& w, DType type, const void* x, int64_t rows, int64_t begin, int64_t end,
+              const Use& use) {
+    const PackedRows packed(*w.family, type, x, rows, w.K);
+    const int64_t panel = w.family->panel_columns(), most = packed.panels_at_once();
+    for (int64_t column = begin, panels; column < end; column += panels * panel) {
+        panels = std::min(most, ceil_div(end - column, panel));
+        use(packed.multiply(w.values + column * round_up(w.K, w.family->step), panels), column,
+            std::min(panels * panel, end - column));
+    }
+}
+
+// For each of `rows` rows of x, [rows, K] of type s8 or u8, the sum of its values as s8.
+std::vector<int32_t> row_sums(DType type, const void* x, int64_t rows, int64_t K) {
+    const int8_t* value = to_signed(type, x, static_cast<size_t>(rows * K), {});
+    std::vector<int32_t> sums;
+    for (int64_t m = 0; m < rows; ++m, value += K) {
+        sums.push_back(std::accumulate(value, value + K, int32_t{0}));
+    }
+    return sums;
+}
+
 // Weights with zero points: what the products with the unshifted weights have too much,
-// sum over k of x[m, k] * zero point[n].
-void subtract_zero_points(const GemmTile& gemm, const int32_t* zero_points) {
-    const int64_t width = gemm.column_end - gemm.column_begin;
-    for (int64_t m = 0; m < gemm.rows; ++m) {
-        int32_t sum = 0;
-        for (int64_t k = 0; k < gemm.K; ++k) {
-            sum += gemm.activations[m * gemm.K + k];
-        }
-        for (int64_t n = 0; n < width; ++n) {
-            gemm.out[m * width + n] -= sum * zero_points[gemm.column_begin + n];
+// sum over k of x[m, k] * zero point[n]. zero_points: of the products' columns.
+void subtract_zero_points(const Products& p, int64_t columns, const std::vector<int32_t>& sums,
+                          const int32_t* zero_points) {
+    for (int64_t n = 0; n < columns; ++n) {
+        int32_t* value = p.values + n / p.panel_columns * p.rows * p.panel_columns + n % p.panel_columns;
+        for (size_t m = 0; m < sums.size(); ++m, value += p.panel_columns) {
+            *value -= sums[m] * zero_points[n];
         }
     }
 }
@@ -183,34 +206,22 @@ void run_tile(const Task& task, int64_t tile) {
     const int64_t row    = tile / tiling.column_tiles * tiling.rows;
     const int64_t column = tile % tiling.column_tiles * tiling.columns;
     const int64_t rows   = std::min(tiling.rows, call.M - row);
-    const int64_t width  = std::min(tiling.columns, w.N - column);
 
-    auto* const acc = scratch<Scratch::accumulators, int32_t>(static_cast<size_t>(rows * width + kStep));
-    const int64_t bit = rows - 1;
-    // Only hybrid kernels can run a part of the columns.
-    const bool is_wide = width == w.N && (w.kernels.wide_for_rows[bit / 64] >> (bit % 64) & 1);
-    const auto* const x = static_cast<const char*>(call.x) + static_cast<size_t>(row * w.K) * size_of(call.x_type);
-
-    GemmTile gemm{};
-    gemm.N            = w.N;
-    gemm.K            = w.K;
-    gemm.rows         = rows;
-    gemm.column_begin = column;
-    gemm.column_end   = column + width;
-    gemm.activations  = to_signed(call.x_type, x, static_cast<size_t>(rows * w.K), call.input);
-    gemm.panels       = is_wide ? w.wide_panels : w.narrow_panels;
-    gemm.out          = acc;
-    const GemmKernel& kernel = is_wide ? w.kernels.wide : w.kernels.narrow;
-    Epilogue e = from_column(epilogue, column);
-    if (!kernel.is_hybrid) {
-        std::swap(gemm.offset, e.offset);
+    const void* x = static_cast<const char*>(call.x) + static_cast<size_t>(row * w.K) * size_of(call.x_type);
+    DType type = call.x_type;
+    if (!is_8bit(type)) {
+        x    = to_signed(type, x, static_cast<size_t>(rows * w.K), call.input);
+        type = DType::s8;
     }
-    run_gemm(kernel, gemm);
-    if (w.zero_points) {
-        subtract_zero_points(gemm, w.zero_points);
-    }
-    auto* const y = static_cast<char*>(call.y) + static_cast<size_t>(row * w.N + column) * size_of(call.y_type);
-    apply_epilogue(acc, rows, width, e, y, w.N);
+    const auto sums = w.zero_points ? row_sums(type, x, rows, w.K) : std::vector<int32_t>();
+    const int64_t end = std::min(w.N, column + tiling.columns);
+    multiply(w, type, x, rows, column, end, [&](const Products& products, int64_t n, int64_t columns) {
+        if (w.zero_points) {
+            subtract_zero_points(products, columns, sums, w.zero_points + n);
+        }
+        auto* const y = static_cast<char*>(call.y) + static_cast<size_t>(row * w.N + n) * size_of(call.y_type);
+        apply_epilogue(products, rows, columns, from_column(epilogue, n), y, w.N);
+    });
 }
 
 void run_all(int64_t count, arm_compute::IScheduler& scheduler, const std::function<void(int64_t)>& run) {
@@ -237,24 +248,6 @@ void linear(const LinearCall& call, const PackedWeight& weight, arm_compute::ISc
     const Task task{call, weight, epilogue_of(call, column_terms(call, weight)),
                     Tiling(call.M, weight, scheduler.num_threads())};
     run_all(task.tiling.row_tiles * task.tiling.column_tiles, scheduler, [&task](int64_t tile) { run_tile(task, tile); });
-}
-
-void unpack(const PackedWeight& w, int8_t* values, arm_compute::IScheduler& scheduler) {
-    run_all(ceil_div(w.K, kMaxRows), scheduler, [&](int64_t block) {
-        const int64_t begin = block * kMaxRows, rows = std::min(kMaxRows, w.K - begin);
-        auto* const identity = scratch<Scratch::activations, int8_t>(static_cast<size_t>(rows * w.K));
-        std::memset(identity, 0, static_cast<size_t>(rows * w.K));
-        for (int64_t i = 0; i < rows; ++i) {
-            identity[i * w.K + begin + i] = 1;
-        }
-        auto* const columns = scratch<Scratch::accumulators, int32_t>(static_cast<size_t>(rows * w.N));
-        run_gemm(w.kernels.narrow, {w.N, w.K, rows, 0, w.N, identity, w.narrow_panels, nullptr, columns});
-        for (int64_t n = 0; n < w.N; ++n) {
-            for (int64_t i = 0; i < rows; ++i) {
-                values[n * w.K + begin + i] = static_cast<int8_t>(columns[i * w.N + n]);
-            }
-        }
-    });
 }
 
 } // namespace acl_qlinear

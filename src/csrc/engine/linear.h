@@ -31,8 +31,4 @@ struct LinearCall {
 // its parts that is used alone, is not a normal fp32 number.
 void linear(const LinearCall& call, const PackedWeight& weight, arm_compute::IScheduler& scheduler);
 
-// Writes the weights, [N, K] row-major, as they were before packing: products with the rows of
-// the identity matrix.
-void unpack(const PackedWeight& weight, int8_t* values, arm_compute::IScheduler& scheduler);
-
 } // namespace acl_qlinear

@@ -3,18 +3,17 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <numeric>
 #include <stdexcept>
 #include <string>
-#include <vector>
 
-#include <sys/auxv.h>
-#include <sys/prctl.h>
+#include "integers.h"
 
 namespace acl_qlinear {
 namespace {
 
 constexpr uint64_t kMagic   = 0x314c4e51'4c4341ffULL; // "\xffACLQNL1", little endian
-constexpr uint32_t kVersion = 2;
+constexpr uint32_t kVersion = 3;
 constexpr size_t   kAlign   = 64;
 
 struct Header {
@@ -28,39 +27,23 @@ struct Header {
     uint32_t has_bias;
     uint32_t was_biased;
     uint64_t has_zero_points;
-    KernelChoice kernels;
+    char     family[48];
 };
 
 struct Layout {
-    size_t column_sums, scales, bias, zero_points, narrow_panels, wide_panels, size;
+    size_t column_sums, scales, bias, zero_points, values, size;
 };
 
-size_t round_up(size_t value, size_t step) {
-    return (value + step - 1) / step * step;
-}
-
-Layout layout_of(const Header& header) {
-    const size_t columns = round_up(static_cast<size_t>(header.N), 16);
+Layout layout_of(const Header& header, const KernelFamily& family) {
+    const size_t columns = round_up<size_t>(static_cast<size_t>(header.N), 16);
     Layout at{};
     at.column_sums   = round_up(sizeof(Header), kAlign);
     at.scales        = at.column_sums + columns * sizeof(int32_t);
     at.bias          = at.scales + (header.scale_count == 1 ? kAlign : columns * sizeof(double));
     at.zero_points   = at.bias + columns * sizeof(float);
-    at.narrow_panels = at.zero_points + (header.has_zero_points ? columns * sizeof(int32_t) : 0);
-    at.wide_panels   = at.narrow_panels + round_up(header.kernels.narrow.panel_bytes, kAlign);
-    at.size = round_up(at.wide_panels + header.kernels.wide.panel_bytes, static_cast<size_t>(header.N));
+    at.values        = at.zero_points + (header.has_zero_points ? columns * sizeof(int32_t) : 0);
+    at.size = round_up(at.values + family.packed_bytes(header.N, header.K), static_cast<size_t>(header.N));
     return at;
-}
-
-uint32_t sve_bytes() {
-    static const uint32_t bytes = [] {
-        if (!(getauxval(AT_HWCAP) & HWCAP_SVE)) {
-            return 0u;
-        }
-        const int length = prctl(PR_SVE_GET_VL);
-        return length < 0 ? 0u : static_cast<uint32_t>(length & PR_SVE_VL_LEN_MASK);
-    }();
-    return bytes;
 }
 
 void check(const WeightSource& s) {
@@ -114,8 +97,9 @@ void pack(const WeightSource& source, const std::function<void*(size_t)>& alloca
     header.has_bias    = source.bias && std::any_of(source.bias, source.bias + N, is_not_0);
     header.has_zero_points =
         source.zero_points && std::any_of(source.zero_points, source.zero_points + source.scale_count, is_not_0);
-    header.kernels  = choose_kernels(N, K);
-    const Layout at = layout_of(header);
+    const KernelFamily& family = choose_family(N, K);
+    std::string(family.name).copy(header.family, sizeof header.family - 1);
+    const Layout at = layout_of(header, family);
     header.size     = at.size;
 
     auto* const bytes = static_cast<char*>(allocate(at.size));
@@ -124,17 +108,12 @@ void pack(const WeightSource& source, const std::function<void*(size_t)>& alloca
 
     auto* const sums        = reinterpret_cast<int32_t*>(bytes + at.column_sums);
     auto* const zero_points = reinterpret_cast<int32_t*>(bytes + at.zero_points);
-    std::vector<int8_t> transposed(static_cast<size_t>(N * K));
     for (int64_t n = 0; n < N; ++n) {
         if (header.has_zero_points) {
             zero_points[n] = source.zero_points[source.scale_count == 1 ? 0 : n];
             sums[n]        = static_cast<int32_t>(-K * zero_points[n]);
         }
-        for (int64_t k = 0; k < K; ++k) {
-            const int8_t value = source.values[n * K + k];
-            sums[n] += value;
-            transposed[static_cast<size_t>(k * N + n)] = value;
-        }
+        sums[n] = std::accumulate(source.values + n * K, source.values + (n + 1) * K, sums[n]);
     }
     auto* const scales = reinterpret_cast<double*>(bytes + at.scales);
     std::fill(std::copy_n(source.scales, source.scale_count, scales), reinterpret_cast<double*>(bytes + at.bias),
@@ -142,10 +121,7 @@ void pack(const WeightSource& source, const std::function<void*(size_t)>& alloca
     if (source.bias) {
         std::memcpy(bytes + at.bias, source.bias, static_cast<size_t>(N) * sizeof(float));
     }
-    pack_panels(header.kernels.narrow, N, K, transposed.data(), bytes + at.narrow_panels);
-    if (header.kernels.wide.panel_bytes) {
-        pack_panels(header.kernels.wide, N, K, transposed.data(), bytes + at.wide_panels);
-    }
+    pack_weights(family, N, K, source.values, reinterpret_cast<int8_t*>(bytes + at.values));
 }
 
 PackedWeight view_packed(const void* bytes, size_t size) {
@@ -171,9 +147,15 @@ PackedWeight view_packed(const void* bytes, size_t size) {
                                     " bytes, this CPU has " + std::to_string(sve_bytes()) +
                                     ": pack the weight again on this CPU");
     }
+    header.family[sizeof header.family - 1] = 0;
+    const KernelFamily* const family = find_family(header.family);
+    if (!family) {
+        throw std::invalid_argument(std::string("it was packed for the kernel ") + header.family +
+                                    ", which is not used here: pack the weight again");
+    }
     const bool has_sizes = header.N >= 1 && header.K >= 1 && header.K <= kMaxK &&
                            (header.scale_count == 1 || header.scale_count == header.N);
-    const Layout at = has_sizes ? layout_of(header) : Layout{};
+    const Layout at = has_sizes ? layout_of(header, *family) : Layout{};
     if (!has_sizes || at.size != size) {
         throw std::invalid_argument("its header has been changed: N=" + std::to_string(header.N) + " and K=" +
                                     std::to_string(header.K) + " do not fit its size");
@@ -184,14 +166,17 @@ PackedWeight view_packed(const void* bytes, size_t size) {
     packed.scale_count = header.scale_count;
     packed.has_bias    = header.has_bias != 0;
     packed.was_biased  = header.was_biased != 0;
-    packed.kernels     = header.kernels;
+    packed.family      = family;
     packed.column_sums = reinterpret_cast<const int32_t*>(base + at.column_sums);
     packed.scales      = reinterpret_cast<const double*>(base + at.scales);
     packed.bias        = reinterpret_cast<const float*>(base + at.bias);
     packed.zero_points = header.has_zero_points ? reinterpret_cast<const int32_t*>(base + at.zero_points) : nullptr;
-    packed.narrow_panels = base + at.narrow_panels;
-    packed.wide_panels   = base + at.wide_panels;
+    packed.values      = reinterpret_cast<const int8_t*>(base + at.values);
     return packed;
+}
+
+void unpack(const PackedWeight& weight, int8_t* values) {
+    unpack_weights(*weight.family, weight.N, weight.K, weight.values, values);
 }
 
 } // namespace acl_qlinear

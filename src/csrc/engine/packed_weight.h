@@ -4,9 +4,9 @@
 // shared between threads and processes, and used for every M and thread count:
 //
 //   Header | column sums int32[N] | scales double[1 or N] | bias float[N] | zero points int32[N] |
-//   panels of one or two kernels
+//   weights, as pack_weights leaves them
 //
-// each part aligned to 64 bytes, N rounded up to 16 in all but the panels, with copies of the
+// each part aligned to 64 bytes, N rounded up to 16 in all but the last, with copies of the
 // first scale; zero points are there only where one is not 0; the whole size is a multiple of N.
 #pragma once
 
@@ -14,7 +14,7 @@
 #include <cstdint>
 #include <functional>
 
-#include "gemm.h"
+#include "kernels.h"
 
 namespace acl_qlinear {
 
@@ -40,9 +40,8 @@ struct PackedWeight {
     const double*  scales;
     const float*   bias;        // zeros where there is none
     const int32_t* zero_points; // nullptr where all are 0
-    KernelChoice   kernels;
-    const void*    narrow_panels;
-    const void*    wide_panels;
+    const KernelFamily* family;
+    const int8_t*  values;      // packed
 };
 
 // The largest K whose int32 accumulators cannot overflow: 2^31 / (128 * 255), and with weight
@@ -57,5 +56,8 @@ void pack(const WeightSource& source, const std::function<void*(size_t)>& alloca
 // Checks that `bytes` is a packed weight made by this version of the engine for
 // a CPU like this one. Throws std::invalid_argument, with the reason, if not.
 PackedWeight view_packed(const void* bytes, size_t size);
+
+// Writes the weights, [N, K] row-major, as they were before packing.
+void unpack(const PackedWeight& weight, int8_t* values);
 
 } // namespace acl_qlinear

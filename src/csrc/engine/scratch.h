@@ -8,7 +8,7 @@
 
 namespace acl_qlinear {
 
-enum class Scratch { activations, accumulators, column_terms, gemm_workspace };
+enum class Scratch { activations, packed_activations, accumulators, column_terms };
 
 // `count` uninitialised values, valid until this thread next asks for the same
 // slot; grows, and stays as large as the largest tile (bounded by the tiling).

@@ -144,7 +144,7 @@ PackedWeight view(const char* op, const at::Tensor& packed) {
 std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> unpack_values(const at::Tensor& packed) {
     const PackedWeight weight = view("acl_qlinear::unpack: ", packed);
     const at::Tensor values = at::empty({weight.N, weight.K}, at::kChar);
-    unpack(weight, values.mutable_data_ptr<int8_t>(), scheduler());
+    unpack(weight, values.mutable_data_ptr<int8_t>());
     const auto copy = [](const auto* data, int64_t count, at::ScalarType type) {
         const at::Tensor t = at::zeros({count}, type);
         if (data && count) {
