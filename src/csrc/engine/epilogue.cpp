@@ -2,7 +2,6 @@
 
 #include <arm_neon.h>
 
-#include <algorithm>
 #include <cstring>
 
 #include "bf16.h"
@@ -10,8 +9,8 @@
 namespace acl_qlinear {
 namespace {
 
-// Columns at a time: divides the panels of most kernels.
-constexpr int64_t kStep = 8;
+// Columns at a time: two vectors. Panels have whole vectors, but not always an even number.
+constexpr int64_t kVector = 4, kStep = 2 * kVector;
 
 // Adding 1.5 * 2^23 to a value below 2^22 leaves its nearest integer, ties to
 // even, in the low bits of the fp32 pattern. In one fused multiply-add this
@@ -33,17 +32,17 @@ template <bool has_offset, bool has_bias> struct Columns {
           per_unit(vdupq_n_f32(e.per_unit)),
           negative_slope(vdupq_n_f32(e.negative_slope)) {
         for (int i = 0; i < 2; ++i) {
-            offset[i]     = has_offset ? vld1q_s32(e.offset + n + 4 * i) : vdupq_n_s32(0);
-            multiplier[i] = vld1q_f32(e.multiplier + n + 4 * i);
+            offset[i]     = has_offset ? vld1q_s32(e.offset + n + kVector * i) : vdupq_n_s32(0);
+            multiplier[i] = vld1q_f32(e.multiplier + n + kVector * i);
         }
     }
 
     [[gnu::always_inline]] float32x4_t sum(const int32_t* acc, int i) const {
-        const int32x4_t values = vld1q_s32(acc + 4 * i);
+        const int32x4_t values = vld1q_s32(acc);
         return vcvtq_f32_s32(has_offset ? vaddq_s32(values, offset[i]) : values);
     }
 
-    // Columns 4 i to 4 i + 3, before the output's type.
+    // The columns of vector i, whose sums are at `acc`, before the output's type.
     template <Activation activation>
     [[gnu::always_inline]] float32x4_t value(const int32_t* acc, int i) const {
         if constexpr (has_bias) {
@@ -51,7 +50,7 @@ template <bool has_offset, bool has_bias> struct Columns {
             // arithmetic, copying it from a register is not.
             const float* addend = bias;
             asm("" : "+r"(addend));
-            const float32x4_t linear = vfmaq_f32(vld1q_f32(addend + 4 * i), sum(acc, i), multiplier[i]);
+            const float32x4_t linear = vfmaq_f32(vld1q_f32(addend + kVector * i), sum(acc, i), multiplier[i]);
             return activate<activation>(linear, negative_slope);
         } else {
             return activate<activation>(vmulq_f32(sum(acc, i), multiplier[i]), negative_slope);
@@ -71,10 +70,11 @@ template <bool has_offset, bool has_bias> struct Columns {
         }
     }
 
-    // All columns with the zero point, saturated to 16 bits.
-    template <Activation activation> [[gnu::always_inline]] int16x8_t shifted(const int32_t* acc) const {
-        const int16x4_t low = vqmovn_s32(rounded<activation>(acc, 0));
-        return vqaddq_s16(vqmovn_high_s32(low, rounded<activation>(acc, 1)), zero_point);
+    // Both vectors with the zero point, saturated to 16 bits.
+    template <Activation activation>
+    [[gnu::always_inline]] int16x8_t shifted(const int32_t* first, const int32_t* second) const {
+        const int16x4_t low = vqmovn_s32(rounded<activation>(first, 0));
+        return vqaddq_s16(vqmovn_high_s32(low, rounded<activation>(second, 1)), zero_point);
     }
 };
 
@@ -87,30 +87,30 @@ inline void store4(uint16_t* p, float32x4_t v) { vst1_u16(p, to_bf16(v)); }
 template <typename Out, bool has_offset, bool has_bias, Activation activation>
 void apply_to_all(const Products& acc, int64_t rows, int64_t columns, const Epilogue& e, void* out, int64_t stride) {
     const auto lowest = static_cast<Out>(e.lowest);
-    const auto apply  = [lowest](const Columns<has_offset, has_bias>& c, const int32_t* from, Out* to) {
+    const auto apply  = [lowest](const Columns<has_offset, has_bias>& c, const int32_t* first, const int32_t* second,
+                                Out* to) {
         if constexpr (sizeof(Out) == 1) {
-            store(to, c.template shifted<activation>(from), lowest);
+            store(to, c.template shifted<activation>(first, second), lowest);
         } else {
-            store4(to, c.template value<activation>(from, 0));
-            store4(to + 4, c.template value<activation>(from, 1));
+            store4(to, c.template value<activation>(first, 0));
+            store4(to + kVector, c.template value<activation>(second, 1));
         }
     };
-    for (int64_t begin = 0, panel = 0; begin < columns; begin += acc.panel_columns, ++panel) {
-        const int64_t end = std::min(columns, begin + acc.panel_columns);
-        for (int64_t n = begin; n < end; n += kStep) {
-            const Columns<has_offset, has_bias> c(e, n);
-            const int32_t* from = acc.values + panel * acc.rows * acc.panel_columns + (n - begin);
-            Out* to = static_cast<Out*>(out) + n;
-            if (n + kStep <= end) {
-                for (int64_t m = 0; m < rows; ++m, from += acc.panel_columns, to += stride) {
-                    apply(c, from, to);
-                }
-            } else {
-                for (int64_t m = 0; m < rows; ++m, from += acc.panel_columns, to += stride) {
-                    Out last[kStep];
-                    apply(c, from, last);
-                    std::memcpy(to, last, static_cast<size_t>(end - n) * sizeof(Out));
-                }
+    const int64_t width = acc.panel_columns;
+    const auto place    = [&](int64_t n) { return acc.values + n / width * width * acc.rows + n % width; };
+    for (int64_t n = 0; n < columns; n += kStep) {
+        const Columns<has_offset, has_bias> c(e, n);
+        const int32_t *first = place(n), *second = place(n + kVector);
+        Out* to = static_cast<Out*>(out) + n;
+        if (n + kStep <= columns) {
+            for (int64_t m = 0; m < rows; ++m, first += width, second += width, to += stride) {
+                apply(c, first, second, to);
+            }
+        } else {
+            for (int64_t m = 0; m < rows; ++m, first += width, second += width, to += stride) {
+                Out last[kStep];
+                apply(c, first, second, last);
+                std::memcpy(to, last, static_cast<size_t>(columns - n) * sizeof(Out));
             }
         }
     }

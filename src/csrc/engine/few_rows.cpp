@@ -3,6 +3,9 @@
 #include <arm_neon.h>
 #include <arm_sve.h>
 
+#include <cstring>
+#include <type_traits>
+
 // Each part is compiled for the CPUs that it is for, whatever the rest of the build is for.
 
 #pragma GCC push_options
@@ -13,17 +16,17 @@ namespace {
 // svmmla_s32 multiplies 2 rows of A with 4 columns (of 256-bit vectors) of B, and has products of
 // one row and of the other in turns, two by two. Scalable vectors cannot be array elements.
 template <int pairs>
-void sve_mmla(const int8_t* A, const int8_t* B, int32_t* C, int tiles, int K) {
+void sve_mmla(const int8_t* A, const int8_t* B, int32_t* C, int panels, int K) {
     const svbool_t all = svptrue_b8();
-    for (int tile = 0; tile < tiles; ++tile) {
+    for (int panel = 0; panel < panels; ++panel) {
         svint32_t c0 = svdup_s32(0), c1 = c0, c2 = c0, c3 = c0, c4 = c0, c5 = c0;
         svint32_t d0 = c0, d1 = c0, d2 = c0, d3 = c0, d4 = c0, d5 = c0;
-        const int8_t* b = B;
+        const int8_t* row = A;
         for (int k = 0; k < K; k += 8) {
-            const svint8_t b0 = svld1_s8(all, b), b1 = svld1_vnum_s8(all, b, 1), b2 = svld1_vnum_s8(all, b, 2);
-            const svint8_t b3 = svld1_vnum_s8(all, b, 3), b4 = svld1_vnum_s8(all, b, 4);
-            const svint8_t b5 = svld1_vnum_s8(all, b, 5);
-            const svint8_t a = svld1rq_s8(all, A);
+            const svint8_t b0 = svld1_s8(all, B), b1 = svld1_vnum_s8(all, B, 1), b2 = svld1_vnum_s8(all, B, 2);
+            const svint8_t b3 = svld1_vnum_s8(all, B, 3), b4 = svld1_vnum_s8(all, B, 4);
+            const svint8_t b5 = svld1_vnum_s8(all, B, 5);
+            const svint8_t a = svld1rq_s8(all, row);
             c0 = svmmla_s32(c0, a, b0);
             c1 = svmmla_s32(c1, a, b1);
             c2 = svmmla_s32(c2, a, b2);
@@ -31,7 +34,7 @@ void sve_mmla(const int8_t* A, const int8_t* B, int32_t* C, int tiles, int K) {
             c4 = svmmla_s32(c4, a, b4);
             c5 = svmmla_s32(c5, a, b5);
             if constexpr (pairs == 2) {
-                const svint8_t a2 = svld1rq_s8(all, A + 16);
+                const svint8_t a2 = svld1rq_s8(all, row + 16);
                 d0 = svmmla_s32(d0, a2, b0);
                 d1 = svmmla_s32(d1, a2, b1);
                 d2 = svmmla_s32(d2, a2, b2);
@@ -39,8 +42,8 @@ void sve_mmla(const int8_t* A, const int8_t* B, int32_t* C, int tiles, int K) {
                 d4 = svmmla_s32(d4, a2, b4);
                 d5 = svmmla_s32(d5, a2, b5);
             }
-            A += 16 * pairs;
-            b += 6 * svcntb();
+            row += 16 * pairs;
+            B += 6 * svcntb();
         }
         const auto store = [&](svint32_t v0, svint32_t v1, svint32_t v2, svint32_t v3, svint32_t v4,
                                svint32_t v5) {
@@ -67,11 +70,11 @@ void sve_mmla(const int8_t* A, const int8_t* B, int32_t* C, int tiles, int K) {
 
 } // namespace
 
-void sve_mmla_2(const int8_t* A, const int8_t* B, int32_t* C, int tiles, int, int K) {
-    sve_mmla<1>(A, B, C, tiles, K);
+void sve_mmla_2(const int8_t* A, const int8_t* B, int32_t* C, int, int panels, int K) {
+    sve_mmla<1>(A, B, C, panels, K);
 }
-void sve_mmla_4(const int8_t* A, const int8_t* B, int32_t* C, int tiles, int, int K) {
-    sve_mmla<2>(A, B, C, tiles, K);
+void sve_mmla_4(const int8_t* A, const int8_t* B, int32_t* C, int, int panels, int K) {
+    sve_mmla<2>(A, B, C, panels, K);
 }
 
 } // namespace acl_qlinear
@@ -80,15 +83,15 @@ void sve_mmla_4(const int8_t* A, const int8_t* B, int32_t* C, int tiles, int, in
 #pragma GCC push_options
 #pragma GCC target("arch=armv8.2-a+sve")
 namespace acl_qlinear {
-void sve_dot_4(const int8_t* A, const int8_t* B, int32_t* C, int tiles, int, int K) {
+void sve_dot_4(const int8_t* A, const int8_t* B, int32_t* C, int, int panels, int K) {
     const svbool_t all = svptrue_b8();
-    for (int tile = 0; tile < tiles; ++tile) {
+    for (int panel = 0; panel < panels; ++panel) {
         svint32_t r0 = svdup_s32(0), r1 = r0, r2 = r0, r3 = r0, s0 = r0, s1 = r0, s2 = r0, s3 = r0;
         svint32_t t0 = r0, t1 = r0, t2 = r0, t3 = r0;
-        const int8_t* b = B;
+        const int8_t* row = A;
         for (int k = 0; k < K; k += 4) {
-            const svint8_t a = svld1rq_s8(all, A);
-            const svint8_t b0 = svld1_s8(all, b), b1 = svld1_vnum_s8(all, b, 1), b2 = svld1_vnum_s8(all, b, 2);
+            const svint8_t a = svld1rq_s8(all, row);
+            const svint8_t b0 = svld1_s8(all, B), b1 = svld1_vnum_s8(all, B, 1), b2 = svld1_vnum_s8(all, B, 2);
             r0 = svdot_lane_s32(r0, b0, a, 0);
             s0 = svdot_lane_s32(s0, b1, a, 0);
             t0 = svdot_lane_s32(t0, b2, a, 0);
@@ -101,8 +104,8 @@ void sve_dot_4(const int8_t* A, const int8_t* B, int32_t* C, int tiles, int, int
             r3 = svdot_lane_s32(r3, b0, a, 3);
             s3 = svdot_lane_s32(s3, b1, a, 3);
             t3 = svdot_lane_s32(t3, b2, a, 3);
-            A += 16;
-            b += 3 * svcntb();
+            row += 16;
+            B += 3 * svcntb();
         }
         const auto store = [&](svint32_t v0, svint32_t v1, svint32_t v2) {
             svst1_s32(all, C, v0);
@@ -127,15 +130,14 @@ namespace {
 
 // vmmlaq_s32 multiplies 2 rows of A with 2 columns of B.
 template <int pairs>
-void neon_mmla(const int8_t* A, const int8_t* B, int32_t* C, int tiles, int K) {
-    for (int tile = 0; tile < tiles; ++tile) {
+void neon_mmla(const int8_t* A, const int8_t* B, int32_t* C, int panels, int K) {
+    for (int panel = 0; panel < panels; ++panel) {
         int32x4_t c[pairs][6] = {};
-        const int8_t* b = B;
-        for (int k = 0; k < K; k += 8, A += 16 * pairs, b += 96) {
+        for (int k = 0; k < K; k += 8, B += 96) {
             for (int i = 0; i < 6; ++i) {
-                const int8x16_t columns = vld1q_s8(b + 16 * i);
+                const int8x16_t columns = vld1q_s8(B + 16 * i);
                 for (int p = 0; p < pairs; ++p) {
-                    c[p][i] = vmmlaq_s32(c[p][i], vld1q_s8(A + 16 * p), columns);
+                    c[p][i] = vmmlaq_s32(c[p][i], vld1q_s8(A + 2 * k * pairs + 16 * p), columns);
                 }
             }
         }
@@ -150,11 +152,11 @@ void neon_mmla(const int8_t* A, const int8_t* B, int32_t* C, int tiles, int K) {
 
 } // namespace
 
-void neon_mmla_2(const int8_t* A, const int8_t* B, int32_t* C, int tiles, int, int K) {
-    neon_mmla<1>(A, B, C, tiles, K);
+void neon_mmla_2(const int8_t* A, const int8_t* B, int32_t* C, int, int panels, int K) {
+    neon_mmla<1>(A, B, C, panels, K);
 }
-void neon_mmla_4(const int8_t* A, const int8_t* B, int32_t* C, int tiles, int, int K) {
-    neon_mmla<2>(A, B, C, tiles, K);
+void neon_mmla_4(const int8_t* A, const int8_t* B, int32_t* C, int, int panels, int K) {
+    neon_mmla<2>(A, B, C, panels, K);
 }
 
 } // namespace acl_qlinear
@@ -165,30 +167,45 @@ void neon_mmla_4(const int8_t* A, const int8_t* B, int32_t* C, int tiles, int, i
 namespace acl_qlinear {
 namespace {
 
-// vdotq_s32 multiplies 4 values of a row of A with those of 4 columns of B. Two steps of K at a
-// time go to accumulators of their own, so that fewer instructions wait for one another.
-template <int rows> void neon_dot(const int8_t* A, const int8_t* B, int32_t* C, int tiles, int K) {
-    for (int tile = 0; tile < tiles; ++tile) {
+// vdotq_laneq_s32 multiplies 4 values of a row of A with those of 4 columns of B. A vector of A
+// has `steps` steps of K.
+template <int rows> void neon_dot(const int8_t* A, const int8_t* B, int32_t* C, int panels, int K) {
+    constexpr int steps = 4 / rows;
+    for (int panel = 0; panel < panels; ++panel) {
+        // Steps in turns, so that fewer instructions wait for one another.
         int32x4_t c[2][rows][3] = {};
-        const int8_t* b = B;
-        const auto multiply = [&](int32x4_t(&sums)[rows][3]) {
+        const auto multiply = [&](int8x16_t a, auto step) {
             for (int i = 0; i < 3; ++i) {
-                const int8x16_t columns = vld1q_s8(b + 16 * i);
-                for (int row = 0; row < rows; ++row) {
-                    const int8x16_t a = vreinterpretq_s8_s32(vld1q_dup_s32(reinterpret_cast<const int32_t*>(A) + row));
-                    sums[row][i] = vdotq_s32(sums[row][i], columns, a);
+                const int8x16_t columns = vld1q_s8(B + 16 * i);
+                auto& sums = c[step % 2];
+                sums[0][i] = vdotq_laneq_s32(sums[0][i], columns, a, step * rows);
+                if constexpr (rows >= 2) {
+                    sums[1][i] = vdotq_laneq_s32(sums[1][i], columns, a, step * rows + 1);
+                }
+                if constexpr (rows == 4) {
+                    sums[2][i] = vdotq_laneq_s32(sums[2][i], columns, a, 2);
+                    sums[3][i] = vdotq_laneq_s32(sums[3][i], columns, a, 3);
                 }
             }
-            A += 4 * rows;
-            b += 48;
+            B += 48;
         };
+        using std::integral_constant;
         int k = 0;
-        for (; k + 8 <= K; k += 8) {
-            multiply(c[0]);
-            multiply(c[1]);
+        for (; k + 4 * steps <= K; k += 4 * steps) {
+            const int8x16_t a = vld1q_s8(A + k * rows);
+            multiply(a, integral_constant<int, 0>());
+            if constexpr (steps >= 2) {
+                multiply(a, integral_constant<int, 1>());
+            }
+            if constexpr (steps == 4) {
+                multiply(a, integral_constant<int, 2>());
+                multiply(a, integral_constant<int, 3>());
+            }
         }
-        if (k < K) {
-            multiply(c[0]);
+        for (; k < K; k += 4) {
+            int8x16_t a = {};
+            std::memcpy(&a, A + k * rows, 4 * rows);
+            multiply(a, integral_constant<int, 0>());
         }
         for (int row = 0; row < rows; ++row, C += 12) {
             for (int i = 0; i < 3; ++i) {
@@ -200,14 +217,14 @@ template <int rows> void neon_dot(const int8_t* A, const int8_t* B, int32_t* C, 
 
 } // namespace
 
-void neon_dot_1(const int8_t* A, const int8_t* B, int32_t* C, int tiles, int, int K) {
-    neon_dot<1>(A, B, C, tiles, K);
+void neon_dot_1(const int8_t* A, const int8_t* B, int32_t* C, int, int panels, int K) {
+    neon_dot<1>(A, B, C, panels, K);
 }
-void neon_dot_2(const int8_t* A, const int8_t* B, int32_t* C, int tiles, int, int K) {
-    neon_dot<2>(A, B, C, tiles, K);
+void neon_dot_2(const int8_t* A, const int8_t* B, int32_t* C, int, int panels, int K) {
+    neon_dot<2>(A, B, C, panels, K);
 }
-void neon_dot_4(const int8_t* A, const int8_t* B, int32_t* C, int tiles, int, int K) {
-    neon_dot<4>(A, B, C, tiles, K);
+void neon_dot_4(const int8_t* A, const int8_t* B, int32_t* C, int, int panels, int K) {
+    neon_dot<4>(A, B, C, panels, K);
 }
 
 } // namespace acl_qlinear

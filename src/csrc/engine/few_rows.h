@@ -1,4 +1,5 @@
-// Kernels for tiles of fewer rows than ACL's, over the panels that ACL's read; see kernels.h.
+// Kernels for one tile of fewer rows than ACL's have, over the panels that ACL's read; see
+// kernels.h.
 #pragma once
 
 #include "kernels.h"

@@ -56,32 +56,42 @@ PackedRows::PackedRows(const KernelFamily& family, DType type, const void* x, in
 }
 
 int64_t PackedRows::panels_at_once() const {
-    return std::max<int64_t>(1, kHalfL1 / (rows_ * columns_ * static_cast<int64_t>(sizeof(int32_t))));
+    const int64_t panels = kHalfL1 / (rows_ * columns_ * static_cast<int64_t>(sizeof(int32_t)));
+    return std::max<int64_t>(2, panels / 2 * 2);
 }
 
 Products PackedRows::multiply(const int8_t* weights, int64_t panels) const {
     const int64_t K = round_up(K_, family_.step), size = rows_ * columns_;
-    int32_t* const sums = scratch<Scratch::accumulators, int32_t>(static_cast<size_t>((panels + 1) * size + 16));
-    for (int64_t panel = 0; panel < panels; ++panel) {
+    int32_t* const sums = scratch<Scratch::accumulators, int32_t>(static_cast<size_t>((panels + 1) * size));
+    const Products products{sums, rows_, columns_, panels};
+    if (rows_ == part_[0].kernel->rows) {
+        // One tile: all panels in one call.
+        part_[0].kernel->run(packed_, weights, sums, 1, static_cast<int>(panels), static_cast<int>(K));
+        return products;
+    }
+    for (int64_t panel = 0; panel < panels; ++panel, weights += K * columns_) {
         int32_t* const sum = sums + panel * size;
-        for (int64_t begin = 0; begin < K_; begin += block_) {
-            const int64_t count = std::min(block_, K - begin);
-            int32_t* const block = begin == 0 ? sum : sums + panels * size;
-            const int8_t*  A     = packed_ + rows_ * begin;
-            int32_t*       C     = block;
-            for (int i = 0; i < parts_; ++i) {
-                const auto& [kernel, tiles] = part_[i];
-                kernel->run(A, weights + (panel * K + begin) * columns_, C, static_cast<int>(tiles), 1,
-                            static_cast<int>(count));
-                A += tiles * kernel->rows * count;
-                C += tiles * kernel->rows * columns_;
-            }
-            for (int64_t i = 0; begin != 0 && i < size; ++i) {
+        multiply_block(weights, 0, sum);
+        for (int64_t begin = block_; begin < K; begin += block_) {
+            int32_t* const block = sums + panels * size;
+            multiply_block(weights, begin, block);
+            for (int64_t i = 0; i < size; ++i) {
                 sum[i] += block[i];
             }
         }
     }
-    return {sums, rows_, columns_, panels};
+    return products;
+}
+
+void PackedRows::multiply_block(const int8_t* panel, int64_t begin, int32_t* C) const {
+    const int64_t count = std::min(block_, round_up(K_, family_.step) - begin);
+    const int8_t* A = packed_ + rows_ * begin;
+    for (int i = 0; i < parts_; ++i) {
+        const auto& [kernel, tiles] = part_[i];
+        kernel->run(A, panel + begin * columns_, C, static_cast<int>(tiles), 1, static_cast<int>(count));
+        A += tiles * kernel->rows * count;
+        C += tiles * kernel->rows * columns_;
+    }
 }
 
 } // namespace acl_qlinear

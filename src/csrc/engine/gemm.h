@@ -14,7 +14,7 @@ int64_t max_rows(int64_t K);
 
 // Products of some rows with some panels, panel by panel.
 struct Products {
-    int32_t* values; // [panels, rows, panel_columns], readable up to 15 values past the end
+    int32_t* values; // [panels, rows, panel_columns], readable for one panel more
     int64_t  rows, panel_columns, panels;
 };
 
@@ -25,7 +25,8 @@ public:
     // Uses this thread's scratch memory, so there is one at a time.
     PackedRows(const KernelFamily& family, DType type, const void* x, int64_t rows, int64_t K);
 
-    // How many panels' products fit into half of an L1 cache; at least 1.
+    // How many panels' products fit into half of an L1 cache: an even number, 2 or more, so that the
+    // columns of all but the last are a multiple of 8.
     int64_t panels_at_once() const;
 
     // The products with `panels` panels that lie one after the other; valid until the next call.
@@ -37,6 +38,9 @@ private:
         const TileKernel* kernel;
         int64_t           tiles;
     };
+
+    // The products of one block of K, which begins at `begin`, with one panel: [rows, columns].
+    void multiply_block(const int8_t* panel, int64_t begin, int32_t* C) const;
 
     const KernelFamily& family_;
     int64_t             K_, columns_;

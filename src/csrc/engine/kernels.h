@@ -16,11 +16,12 @@
 
 namespace acl_qlinear {
 
-// Computes `tiles` tiles of products with one panel of weights: C[i, n] = sum over k of
-// A[i, k] * B[k, n]. K is a multiple of the family's step.
-//   A  for each tile, for each step of K, for each of its rows: `step` values
-//   B  for each step of K, for each of the panel's columns: `step` values
-//   C  for each tile, for each of its rows: the panel's columns
+// Computes the products of `tiles` tiles of activations with `panels` panels of weights, sums over
+// k of A[m, k] * B[k, n]. K is a multiple of the family's step. What is one after the other, the
+// slowest index first:
+//   A  tiles, steps of K, rows of a tile, `step` values
+//   B  panels, steps of K, columns of a panel, `step` values
+//   C  tiles, panels, rows of a tile, columns of a panel
 using RunTiles = void(const int8_t* A, const int8_t* B, int32_t* C, int tiles, int panels, int K);
 
 // Packs the values [k, k + count) of a tile's rows as A; may write up to 15 values of each row
