@@ -17,7 +17,7 @@ from torch import nn
 from transformers import BertConfig, BertModel
 
 import acl_qlinear
-from acl_qlinear.bench import Clock, Counters
+from acl_qlinear.bench.meters import Clock, Counters
 
 CONFIG = {"num_hidden_layers": 2, "hidden_size": 128, "num_attention_heads": 2, "intermediate_size": 512}
 TOKENS = 32
@@ -81,7 +81,7 @@ def main() -> None:
             y = model(tokens).last_hidden_state
             expected = y if expected is None else expected
             cosine = nn.functional.cosine_similarity(y.flatten(), expected.flatten(), 0).item()
-            cost = meter.cost(lambda model=model: model(tokens))
+            cost = meter.costs({name: lambda model=model: model(tokens)})[name]
         results[name] = {"cosine": cosine, **cost}
         ratio = cost[meter.measure] / results["fp32"][meter.measure]
         print(f"{name:24}{cosine:9.5f}{cost[meter.measure]:24,.6g}{ratio:9.3f}", flush=True)

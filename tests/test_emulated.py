@@ -118,7 +118,7 @@ if "global" in sys.argv:
     ctypes.CDLL(sys.prefix + "/lib/libarm_compute.so.43", mode=ctypes.RTLD_GLOBAL)
 else:
     import acl_qlinear
-    from acl_qlinear.bench import make_case, max_error
+    from acl_qlinear.bench.cases import make_case, max_error
     for kind in ("u8 tensor", "s8 tensor"):
         case = make_case(8, 64, 64, kind)
         assert max_error(case)[0] <= 1

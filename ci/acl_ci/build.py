@@ -96,9 +96,19 @@ def measure(home: Path, cpu: str, *options: str) -> tuple[dict, str]:
     return json.loads(report.read_text()), done.stdout
 
 
-def runs_here(microarchitecture: str) -> bool:
-    """Whether this AArch64 machine has what a build needs."""
-    return microarchitecture == "armv8_2a" or archspec.cpu.host().name in VARIANTS["neoverse_v1_cpu"]
+def measured_here() -> list[str]:
+    """The builds that can be run: all under emulation; on AArch64 those that have what they need."""
+    host = archspec.cpu.host().name
+    able = {"armv8_2a": True, "neoverse_v1": not emulator.NATIVE or host in VARIANTS["neoverse_v1_cpu"]}
+    for microarchitecture in VARIANTS["microarchitecture"]:
+        if not able[microarchitecture]:
+            say(f"not measured: {microarchitecture}, since this CPU is a {host}")
+    return [m for m in VARIANTS["microarchitecture"] if able[m]]
+
+
+def measured_cpu(emulated: str) -> str:
+    """The CPU that `measure` runs on."""
+    return "this machine" if emulator.NATIVE else f"emulated {emulated}"
 
 
 def main() -> None:
@@ -119,10 +129,7 @@ def main() -> None:
         return
     kinds = [word for kind in SHOWN_KINDS for word in ("--kind", kind)]
     reports = []
-    for microarchitecture in VARIANTS["microarchitecture"]:
-        if emulator.NATIVE and not runs_here(microarchitecture):
-            say(f"not measured: {microarchitecture}, since this CPU is a {archspec.cpu.host().name}")
-            continue
+    for microarchitecture in measured_here():
         say(f"installing and measuring acl-qlinear for {microarchitecture}")
         home = install(microarchitecture, TORCH, upstream, [])
         cpus = ["this machine"] if emulator.NATIVE else emulator.CPUS[microarchitecture]

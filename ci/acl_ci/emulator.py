@@ -60,15 +60,18 @@ def _root() -> Path:
 
 
 def run_program(
-    prefix: Path, program: Sequence[str | Path], cpu: str, counters: Path | None = None, **variables: str
-) -> subprocess.CompletedProcess[str]:
+    prefix: Path, program: Sequence[str | Path], cpu: str, counters: Path | None = None,
+    profile: Path | None = None, **variables: str,
+) -> subprocess.CompletedProcess[str]:  # fmt: skip
     """Runs `program`, whose first word is a file of `prefix`'s bin/, in the prefix, and returns what it printed.
 
-    cpu: qemu's name of the CPU to emulate. counters: file for the counter plugin.
+    cpu: qemu's name of the CPU to emulate. counters, profile: files for the counter plugin.
     variables: environment variables, besides those of an activated prefix.
     """
+    plugin = {"out": counters, "profile": profile}
+    arguments = "".join(f",{name}={file}" for name, file in plugin.items() if file)
     return subprocess.run(
-        list(map(str, _command(prefix, program, cpu, counters))),
+        list(map(str, _command(prefix, program, cpu, arguments))),
         env={**_environment(prefix, cpu), **variables},
         capture_output=True,
         text=True,
@@ -78,12 +81,12 @@ def run_program(
     )
 
 
-def _command(prefix: Path, program: Sequence[str | Path], cpu: str, counters: Path | None) -> list[str | Path]:
+def _command(prefix: Path, program: Sequence[str | Path], cpu: str, plugin_arguments: str) -> list[str | Path]:
     words = [prefix / "bin" / program[0], *program[1:]]
     if NATIVE:
         return words
     home = _qemu()
-    plugin = ["-plugin", f"{home}/guest_counters.so,out={counters}"] if counters else []
+    plugin = ["-plugin", f"{home}/guest_counters.so{plugin_arguments}"] if plugin_arguments else []
     return [home / "qemu-aarch64", "-cpu", cpu, "-L", _root(), *plugin, *words]
 
 
@@ -95,6 +98,8 @@ def _environment(prefix: Path, cpu: str) -> dict[str, str]:
         "HOME": os.environ.get("HOME", "/"),
         "LC_ALL": "C.UTF-8",
         "OMP_NUM_THREADS": "1",
+        # Threads that wait do so without executing instructions, which would be counted.
+        "OMP_WAIT_POLICY": "passive",
         # Compiling PyTorch's Python files takes longer than all else in an emulated import.
         "PYTHONPYCACHEPREFIX": str(ROOT / "dist/pycache"),
         "QEMU_CPU": cpu,

@@ -37,6 +37,16 @@ def acl_version() -> str:
     return from_debian if shutil.which("apt-get") else from_address
 
 
+def debian_source(**wanted: str) -> Path | None:
+    """ACL's source, where the wanted row of the variants takes it from Debian."""
+    row = chosen(**wanted)
+    source = row["acl_source"][0]
+    if not source.startswith("debian:"):
+        return None
+    suite, file = source.removeprefix("debian:").split("/")
+    return debian.source(suite, file.split("_")[0], row["acl_sha256"][0])
+
+
 def render(name: str, **wanted: str) -> list[RenderedVariant]:
     """The packages that a recipe makes of the wanted rows of the variants."""
     variants = chosen(**wanted)
@@ -60,11 +70,8 @@ def build(name: str, channel: Path, upstream: list[str], **wanted: str) -> list[
     # The solver for the target must not ask this machine.
     os.environ["CONDA_OVERRIDE_ARCHSPEC"] = "neoverse_v1"
     os.environ["CONDA_OVERRIDE_GLIBC"] = "2.36"
-    row = chosen(**wanted)
-    source = row["acl_source"][0]
-    if name == "arm-compute-library" and source.startswith("debian:"):
-        suite, file = source.removeprefix("debian:").split("/")
-        os.environ["ACL_SOURCE_URL"] = debian.source(suite, file.split("_")[0], row["acl_sha256"][0]).as_uri()
+    if name == "arm-compute-library" and (source := debian_source(**wanted)):
+        os.environ["ACL_SOURCE_URL"] = source.as_uri()
 
     inputs = {
         "recipe": tree_hash(RECIPES / name, RECIPES / "variants.yaml", *SOURCES[name]),

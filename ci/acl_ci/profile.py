@@ -1,4 +1,4 @@
-"""ci/profile.sh: which functions a layer's call spends its modelled cycles in."""
+"""ci/profile.sh: which functions a layer's call spends its instructions and modelled cycles in."""
 
 import argparse
 import bisect
@@ -7,16 +7,16 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-
-# from rich.console import Console
-# from rich.table import Table
+from rich import box
+from rich.console import Console
+from rich.table import Table
 
 from . import build, emulator
 from .cache import CiError, leave, run
 from .pins import VARIANTS
 
 # A function's instructions and 1/24 modelled cycles.
-Cost = tuple[int, int]
+Cost = tuple[float, float]
 
 
 class Symbols:
@@ -46,45 +46,99 @@ class Symbols:
         return None
 
 
-def _snapshots(text: str) -> list[tuple[Counter[int], Counter[int], str]]:
-    """Instructions and cycles by address, and the memory map, of each snapshot that the plugin wrote."""
-    result = []
-    for part in text.split("end\n")[:-1]:
-        blocks = re.findall(r"^([0-9a-f]+) (\d+) (\d+)$", part, re.MULTILINE)
-        instructions, cycles = Counter[int](), Counter[int]()
-        for address, executed, cost in blocks:
-            instructions[int(address, 16)] += int(executed)
-            cycles[int(address, 16)] += int(cost)
-        result.append((instructions, cycles, part))
-    return result
+# Runs in the prefix. `Counters` first reads the counters 9 times to learn what reading costs.
+GUEST = """
+import sys
+from pathlib import Path
+import torch
+from acl_qlinear.bench.cases import make_case
+from acl_qlinear.bench.meters import Counters
+
+M, K, N = map(int, sys.argv[1].split("x"))
+torch.set_num_threads(1)
+with torch.no_grad():
+    Counters(Path(sys.argv[4])).costs({"": make_case(M, K, N, sys.argv[2]).call(sys.argv[3])})
+"""
 
 
-def _places(maps: str, root: Path) -> list[tuple[int, int, int, Path]]:
-    """Begin, end, offset in the file, and file, of what is mapped from files."""
-    found = re.findall(r"^([0-9a-f]+)-([0-9a-f]+) \S+ ([0-9a-f]+) \S+ \d+ +(/.*)$", maps, re.MULTILINE)
-    return sorted((int(begin, 16), int(end, 16), int(offset, 16), Path(file)) for begin, end, offset, file in found)
+def _snapshot(text: str) -> tuple[Counter[int], Counter[int]]:
+    """Instructions and cycles by address."""
+    instructions, cycles = Counter[int](), Counter[int]()
+    for address, executed, cost in re.findall(r"^([0-9a-f]+) (\d+) (\d+)$", text, re.MULTILINE):
+        instructions[int(address, 16)] += int(executed)
+        cycles[int(address, 16)] += int(cost)
+    return instructions, cycles
 
 
 def by_function(text: str) -> dict[tuple[str, str], Cost]:
     """What one call cost, by file and function.
 
-    text: what the plugin wrote, whose last four snapshots are around one call and around four.
+    text: what the plugin wrote while GUEST ran.
     """
-    *_, (i1, c1, _), (i2, c2, _), (i3, c3, _), (i4, c4, maps) = _snapshots(text)
-    places = _places(maps, Path("/"))
+    parts = text.split("end\n")[:-1]
+    own = [_snapshot(parts[i]) for i in (4, 8)]
+    calls = [_snapshot(parts[i]) for i in (-4, -1)]
+    mapped = re.findall(r"^([0-9a-f]+)-([0-9a-f]+) \S+ ([0-9a-f]+) \S+ \d+ +(/.*)$", parts[-1], re.MULTILINE)
+    places = [(int(begin, 16), int(end, 16), int(offset, 16), Path(file)) for begin, end, offset, file in mapped]
     symbols: dict[Path, Symbols] = {}
     result: dict[tuple[str, str], Cost] = {}
-    for address in i4:
-        instructions = (i4[address] - i3[address] - i2[address] + i1[address]) / 3
-        cycles = (c4[address] - c3[address] - c2[address] + c1[address]) / 3
-        place = next((p for p in places if p[0] <= address < p[1]), None)
-        if place is None:
-            key = ("", "compiled at run time")
-        else:
-            begin, _end, offset, file = place
-            if file not in symbols:
-                symbols[file] = Symbols(file)
-            key = (file.name, symbols[file].name(address - begin + offset) or "?")
+    for address in calls[1][0]:
+        one = [(calls[1][i][address] - calls[0][i][address]) / 3 - (own[1][i][address] - own[0][i][address]) / 4
+               for i in (0, 1)]  # fmt: skip
+        key = ("", "compiled at run time")
+        for begin, end, offset, file in places:
+            if begin <= address < end:
+                if file not in symbols:
+                    symbols[file] = Symbols(file)
+                key = (file.name, symbols[file].name(address - begin + offset) or "?")
         before = result.get(key, (0, 0))
-        result[key] = (before[0] + instructions, before[1] + cycles)
+        result[key] = (before[0] + one[0], before[1] + one[1])
     return {key: cost for key, cost in result.items() if cost[0] > 0}
+
+
+def table(costs: dict[tuple[str, str], Cost], title: str, rows: int) -> Table:
+    """The dearest functions, with the rest and the sum below."""
+    result = Table(title=title, box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
+    for heading in ("instructions", "cycles", "share"):
+        result.add_column(heading, justify="right", no_wrap=True)
+    for heading in ("file", "function"):
+        result.add_column(heading, no_wrap=True)
+    total = [sum(cost[i] for cost in costs.values()) for i in (0, 1)]
+    ranked = sorted(costs.items(), key=lambda item: -item[1][1])
+    rest = [sum(cost[i] for _, cost in ranked[rows:]) for i in (0, 1)]
+    for (file, function), (instructions, cycles) in [*ranked[:rows], (("", "all others"), rest), (("", "sum"), total)]:
+        share = f"{cycles / total[1]:.1%}"
+        result.add_row(f"{instructions:,.0f}", f"{cycles / 24:,.0f}", share, file[:24], function[:44])
+    return result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="ci/profile.sh", description=__doc__)
+    parser.add_argument("shape", metavar="MxKxN")
+    parser.add_argument("kind", help='"u8 channel", "dynamic tensor", ...')
+    parser.add_argument("--engine", choices=("acl", "torch", "fp32"), default="acl")
+    parser.add_argument("--microarchitecture", choices=VARIANTS["microarchitecture"], default="neoverse_v1")
+    parser.add_argument("--cpu", default="neoverse-v1", help="the CPU to emulate (default: neoverse-v1)")
+    parser.add_argument("--rows", type=int, default=25, help="how many functions to show (default: 25)")
+    options = parser.parse_args()
+    if emulator.NATIVE:
+        raise CiError("this counts under emulation; on AArch64, use perf")
+    home = build.install(options.microarchitecture, build.TORCH, build.upstream_of_built_channel(), [])
+    counts, profile = home / "counts.txt", home / "profile.txt"
+    for file in (counts, profile):
+        file.unlink(missing_ok=True)
+    program = ["python3.11", "-c", GUEST, options.shape, options.kind, options.engine, counts]
+    done = emulator.run_program(home, program, options.cpu, counts, profile)
+    if done.returncode:
+        raise CiError(f"the call failed with {done.returncode}:\n{done.stderr[-2000:]}")
+    costs = by_function(profile.read_text())
+    title = f"{options.shape} {options.kind}, {options.engine}, {options.microarchitecture} on {options.cpu}"
+    Console(width=100, highlight=False).print(table(costs, title, options.rows))
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except CiError as error:
+        sys.exit(f"error: {error}")
+    leave(0)

@@ -11,7 +11,9 @@ from torch import Tensor
 
 from .ops import prepack, prepack_int8, unpack
 
-_ops = torch.ops.acl_qlinear
+_linear = torch.ops.acl_qlinear.linear.default
+_linear_int8 = torch.ops.acl_qlinear.linear_int8.default
+_linear_dynamic = torch.ops.acl_qlinear.linear_dynamic.default
 # The parts of the state_dict that are arguments of `prepack_int8`.
 _PACKED_PARTS = ("weight", "weight_scale", "weight_zero_point", "bias")
 
@@ -130,8 +132,8 @@ class Linear(PackedLinear):
     def forward(self, x: Tensor) -> Tensor:
         """x: [..., K]; returns [..., N]."""
         if self.activation == "none":
-            return _ops.linear.default(x, self.packed, self.scale, self.zero_point)
-        return _ops.linear.default(
+            return _linear(x, self.packed, self.scale, self.zero_point)
+        return _linear(
             x, self.packed, self.scale, self.zero_point, None, self.activation, self.negative_slope
         )
 
@@ -169,7 +171,7 @@ class DynamicLinear(PackedLinear):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: [..., K]; returns [..., N]."""
-        return _ops.linear_dynamic.default(
+        return _linear_dynamic(
             x, self.packed, self.reduce_range, None, self.activation, self.negative_slope
         )
 
@@ -194,7 +196,7 @@ class CalibratedLinear(PackedLinear):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: [..., K]; returns [..., N]."""
-        return _ops.linear_int8.default(
+        return _linear_int8(
             x, self.x_scale, self.x_zero_point, self.packed, 1.0, 0, x.dtype, self.activation, self.negative_slope
         )
 

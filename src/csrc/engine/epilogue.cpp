@@ -57,9 +57,12 @@ template <bool has_offset, bool has_bias> struct Columns {
         }
     }
 
+    // ReLU of integers is in `shifted`.
     template <Activation activation>
     [[gnu::always_inline]] int32x4_t rounded(const int32_t* acc, int i) const {
-        if constexpr (activation != Activation::none) {
+        if constexpr (activation == Activation::relu) {
+            return rounded<Activation::none>(acc, i);
+        } else if constexpr (activation != Activation::none) {
             return vcvtnq_s32_f32(vmulq_f32(value<activation>(acc, i), per_unit));
         } else if constexpr (has_bias) {
             return vcvtnq_s32_f32(value<activation>(acc, i));
@@ -74,23 +77,22 @@ template <bool has_offset, bool has_bias> struct Columns {
     template <Activation activation>
     [[gnu::always_inline]] int16x8_t shifted(const int32_t* first, const int32_t* second) const {
         const int16x4_t low = vqmovn_s32(rounded<activation>(first, 0));
-        return vqaddq_s16(vqmovn_high_s32(low, rounded<activation>(second, 1)), zero_point);
+        const int16x8_t all = vqaddq_s16(vqmovn_high_s32(low, rounded<activation>(second, 1)), zero_point);
+        return activation == Activation::relu ? vmaxq_s16(all, zero_point) : all;
     }
 };
 
-inline void store(int8_t* p, int16x8_t v, int8_t lowest) { vst1_s8(p, vmax_s8(vqmovn_s16(v), vdup_n_s8(lowest))); }
-inline void store(uint8_t* p, int16x8_t v, uint8_t lowest) { vst1_u8(p, vmax_u8(vqmovun_s16(v), vdup_n_u8(lowest))); }
+inline void store(int8_t* p, int16x8_t v) { vst1_s8(p, vqmovn_s16(v)); }
+inline void store(uint8_t* p, int16x8_t v) { vst1_u8(p, vqmovun_s16(v)); }
 inline void store4(float* p, float32x4_t v) { vst1q_f32(p, v); }
 inline void store4(uint16_t* p, float32x4_t v) { vst1_u16(p, to_bf16(v)); }
 
 // Out is int8_t, uint8_t, float, or uint16_t for bf16.
 template <typename Out, bool has_offset, bool has_bias, Activation activation>
 void apply_to_all(const Products& acc, int64_t rows, int64_t columns, const Epilogue& e, void* out, int64_t stride) {
-    const auto lowest = static_cast<Out>(e.lowest);
-    const auto apply  = [lowest](const Columns<has_offset, has_bias>& c, const int32_t* first, const int32_t* second,
-                                Out* to) {
+    const auto apply = [](const Columns<has_offset, has_bias>& c, const int32_t* first, const int32_t* second, Out* to) {
         if constexpr (sizeof(Out) == 1) {
-            store(to, c.template shifted<activation>(first, second), lowest);
+            store(to, c.template shifted<activation>(first, second));
         } else {
             store4(to, c.template value<activation>(first, 0));
             store4(to + kVector, c.template value<activation>(second, 1));
@@ -127,9 +129,7 @@ template <typename Out, Activation activation> Apply* with_vectors(const Epilogu
 template <typename Out> Apply* with_activation(const Epilogue& e) {
     switch (e.activation) {
     case Activation::none: return with_vectors<Out, Activation::none>(e);
-    // On integers, `lowest` does it.
-    case Activation::relu:
-        return with_vectors<Out, sizeof(Out) == 1 ? Activation::none : Activation::relu>(e);
+    case Activation::relu: return with_vectors<Out, Activation::relu>(e);
     case Activation::leaky_relu: return with_vectors<Out, Activation::leaky_relu>(e);
     case Activation::tanh: return with_vectors<Out, Activation::tanh>(e);
     case Activation::gelu: return with_vectors<Out, Activation::gelu>(e);

@@ -12,7 +12,7 @@ namespace acl_qlinear {
 // What is done to acc[m, n], an int32:
 //   v = activation((acc[m, n] + offset[n]) * multiplier[n] + bias[n])
 //   fp32, bf16:  out[m, n] = v
-//   s8, u8:      out[m, n] = max(saturate(round(v * per_unit) + zero_point), lowest)
+//   s8, u8:      out[m, n] = saturate(round(v * per_unit) + zero_point)
 // with round to nearest, ties to even, and fused multiply-adds in fp32. s8 and u8 with neither
 // bias nor activation are rounded once, exactly.
 // The vectors have one value per column and are readable up to the next multiple of 16 columns.
@@ -25,7 +25,6 @@ struct Epilogue {
     DType          type;       // of the output
     float          per_unit;   // s8, u8: 1 unless `activation` is to see other units than the output's
     int32_t        zero_point;
-    int32_t        lowest;     // s8, u8
 };
 
 // For the first `rows` rows and `columns` columns of `acc`; `out` has `out_stride` elements per

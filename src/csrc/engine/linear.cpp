@@ -112,7 +112,6 @@ Epilogue epilogue_of(const LinearCall& call, const ColumnTerms& terms) {
             e.per_unit = normal_fp32(1 / call.output.scale, "1 / output scale", call, 0);
         }
         e.zero_point = call.output.zero_point;
-        e.lowest     = call.activation == Activation::relu ? e.zero_point : call.y_type == DType::s8 ? -128 : 0;
     }
     return e;
 }

@@ -1,0 +1,135 @@
+"""python -m acl_qlinear.bench: the command line."""
+
+import argparse
+import json
+import os
+import platform
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import track
+
+import acl_qlinear
+from acl_qlinear import _build
+from acl_qlinear import bench as package
+
+from . import plot, promises, report
+from .cases import KINDS, Shape, wrong_results
+from .meters import Clock, Counters, Meter, pin
+from .presets import PRESETS, measure
+
+# Arm's numbers of parts in /proc/cpuinfo, which the emulator has as well.
+_CORES = {
+    "0xd0c": "neoverse-n1", "0xd40": "neoverse-v1", "0xd49": "neoverse-n2", "0xd4f": "neoverse-v2",
+    "0xd83": "neoverse-v3ae", "0xd84": "neoverse-v3", "0xd8e": "neoverse-n3", "0x001": "a64fx",
+}  # fmt: skip
+
+
+def cpu() -> str:
+    """The core, by qemu's name where it is known."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    part = next((line.split(":")[1].strip() for line in lines if line.startswith("CPU part")), "unknown")
+    return _CORES.get(part, f"CPU part {part}")
+
+
+def make_report(meter: Meter, name: str, cases: list[tuple[Shape, str]], cores: list[int] | None) -> report.Report:
+    """Measures all cases, with progress on stderr; what --json writes."""
+    # A thread that refreshes the progress bar would be counted with the calls.
+    console = Console(stderr=True)
+    steps = track(
+        measure(meter, PRESETS[name], cases), f"measuring {name}", total=len(cases), console=console,
+        transient=True, auto_refresh=False,
+    )  # fmt: skip
+    return {
+        "versions": {
+            "acl_qlinear": acl_qlinear.__version__, "acl": _build.ACL_VERSION, "torch": torch.__version__,
+            "python": platform.python_version(), "microarchitecture": _build.MICROARCHITECTURE,
+        },
+        "preset": name, "measure": meter.measure, "threads": torch.get_num_threads(), "cpu": cpu(),
+        "pinned_to": cores, "warm_up_calls": meter.warm_up, "command": sys.argv, "cases": list(steps),
+    }  # fmt: skip
+
+
+def parse_shape(text: str) -> Shape:
+    """MxKxN."""
+    try:
+        M, K, N = map(int, text.replace("×", "x").split("x"))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}' is no shape, expected MxKxN, 8x768x768 for instance") from None
+    return M, K, N
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m acl_qlinear.bench", description=package.__doc__.splitlines()[0])
+    listed = "; ".join(f"{name}: {preset.help}" for name, preset in PRESETS.items())
+    parser.add_argument("--preset", choices=PRESETS, default="smoke", help=f"what to measure (default: smoke). {listed}")
+    parser.add_argument("--shape", action="append", type=parse_shape, metavar="MxKxN", help="these instead of the preset's")
+    parser.add_argument("--kind", action="append", choices=KINDS, help="only this kind; may be repeated")
+    parser.add_argument("--largest-m", type=int, default=512, metavar="M", help="leave out shapes with more rows")
+    parser.add_argument("--threads", type=int, default=1, help="PyTorch's intra-op threads (default: 1)")
+    parser.add_argument("--counters", type=Path, metavar="FILE", help="file that the counter plugin writes to")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the results here")
+    parser.add_argument("--png", type=Path, metavar="FILE", help="also draw them here; needs matplotlib")
+    parser.add_argument("--check", action="store_true", help="only check that results are right")
+    parser.add_argument("--promised", action="store_true", help="fail when a promise about the preset is not kept")
+    parser.add_argument("--compare", nargs=2, type=Path, metavar=("A.json", "B.json"), help="print what changed from A to B")
+    return parser.parse_args()
+
+
+def check() -> int:
+    """Whether results are right on this CPU; the exit status."""
+    shapes = [shape for shape in PRESETS["smoke"].shapes if shape[0] <= 8]
+    wrong = wrong_results((shape, kind) for shape in shapes for kind in KINDS)
+    for line in wrong:
+        print(line, file=sys.stderr)
+    if not wrong:
+        print(f"acl_qlinear {acl_qlinear.__version__} on {_build.MICROARCHITECTURE}: results are right")
+    return 1 if wrong else 0
+
+
+def write(path: Path, result: Any) -> None:
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(result, indent=2) + "\n")
+    partial.rename(path)
+
+
+def main() -> int:
+    options = parse_arguments()
+    console = Console(width=100, highlight=False)
+    if options.compare:
+        before, after = (json.loads(path.read_text()) for path in options.compare)
+        console.print(report.compare(before, after))
+        return 0
+    if not options.counters and "QEMU_CPU" in os.environ and not options.check:
+        sys.exit("error: time under emulation says nothing: run it under the counter plugin, with --counters FILE")
+    preset = PRESETS[options.preset]
+    # Emulated threads run wherever the machine has time.
+    cores = None if options.counters or options.preset == "threads" else pin(options.threads)
+    torch.set_num_threads(options.threads)
+    if options.check:
+        return check()
+    shapes = options.shape or preset.shapes
+    cases = [
+        (shape, kind) for shape in shapes if shape[0] <= options.largest_m for kind in preset.kinds
+        if not options.kind or kind in options.kind
+    ]  # fmt: skip
+    result = make_report(Counters(options.counters) if options.counters else Clock(), options.preset, cases, cores)
+    console.print(report.table(result))
+    if len(cases) > 1 and "max_error" in result["cases"][0]:
+        means = ", ".join(f"{kind} {mean:.3f}" for kind, mean in report.geometric_means(result).items())
+        console.print(f"geometric means of acl/torch: {means}")
+    if options.json:
+        write(options.json, result)
+    if options.png:
+        plot.save(result, options.png)
+    broken = [r for r in promises.results(result) if options.promised and not options.shape and not r.kept]
+    for r in broken:
+        print(f"not as promised: {r.what}: {r.value:.4g}, expected at most {r.at_most}", file=sys.stderr)
+    return 1 if broken else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,110 @@
+"""The layers that are compared, their inputs, and how far ours is from exact."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.ao.nn.quantized as nnq
+import torch.ao.nn.quantized.dynamic as nnqd
+
+import acl_qlinear
+from acl_qlinear import reference
+from acl_qlinear.reference import Quantized
+
+Shape = tuple[int, int, int]
+KINDS = (
+    "u8 tensor", "s8 tensor", "u8 channel", "s8 channel", "dynamic tensor", "dynamic channel",
+)  # fmt: skip
+# Ours, PyTorch's int8 layer, and its fp32 one.
+ENGINES = ("acl", "torch", "fp32")
+# PyTorch's reference kernel for per-channel weights takes seconds a call when emulated.
+LARGEST_SLOW_CALL = 8 * 768 * 768
+
+
+@dataclass(frozen=True)
+class Case:
+    """One shape and kind: the input, and a layer per engine."""
+
+    shape: Shape
+    kind: str
+    x: torch.Tensor
+    layers: dict[str, torch.nn.Module]
+    fp32_x: torch.Tensor
+
+    def call(self, engine: str) -> Callable[[], torch.Tensor]:
+        """A call of an engine's layer."""
+        layer, x = self.layers[engine], self.fp32_x if engine == "fp32" else self.x
+        return lambda: layer(x)
+
+    def rows(self, M: int) -> "Case":
+        """The same layers for the first M rows of the input."""
+        return Case((M, *self.shape[1:]), self.kind, self.x[:M], self.layers, self.fp32_x[:M])
+
+    def is_slow(self, engine: str) -> bool:
+        """Whether an engine is left out under emulation."""
+        M, K, N = self.shape
+        return engine == "torch" and self.kind.endswith("channel") and M * K * N > LARGEST_SLOW_CALL
+
+
+def make_case(M: int, K: int, N: int, kind: str) -> Case:
+    """The engines for one shape and kind, from a fixed seed."""
+    torch.manual_seed(M * 1_000_003 + K * 1_009 + N)
+    activations, weights = kind.split()
+    fp32 = torch.nn.Linear(K, N)
+    weight = acl_qlinear.conversion.quantized_weight(fp32, per_channel=weights == "channel")
+    bias = fp32.bias.detach()
+    x = torch.randn(M, K)
+    if activations == "dynamic":
+        dynamic = nnqd.Linear(K, N)
+        dynamic.set_weight_bias(weight, bias)
+        layers = {"acl": acl_qlinear.DynamicLinear.from_torch(dynamic), "torch": dynamic, "fp32": fp32}
+        return Case((M, K, N), kind, x, layers, x)
+    zero_point, dtype = (113, torch.quint8) if activations == "u8" else (-9, torch.qint8)
+    static = nnq.Linear(K, N)
+    static.set_weight_bias(weight, bias)
+    static.scale, static.zero_point = 0.0211, zero_point + 5
+    quantized = torch.quantize_per_tensor(x, 0.0273, zero_point, dtype)
+    layers = {"acl": acl_qlinear.Linear.from_torch(static), "torch": static, "fp32": fp32}
+    return Case((M, K, N), kind, quantized, layers, x)
+
+
+def max_error(case: Case) -> tuple[float, float]:
+    """How far our layer is from `reference.linear` in the first rows, and the share of elements that are.
+
+    Static: in LSB of the output. Dynamic: relative to the largest output, where float results
+    count as different from 10⁻⁵ on.
+    """
+    rows = slice(0, 16)
+    layer, theirs = case.layers["acl"], case.layers["torch"]
+    weight, bias = theirs.weight(), theirs.bias().detach().numpy()
+    per_channel = weight.qscheme() == torch.per_channel_affine
+    scale = weight.q_per_channel_scales().numpy() if per_channel else weight.q_scale()
+    quantized_weight = Quantized(weight.int_repr().numpy(), scale, 0)
+    y = layer(case.x)[rows]
+    if case.x.is_quantized:
+        x = Quantized(case.x.int_repr().numpy()[rows], case.x.q_scale(), case.x.q_zero_point())
+        output = (x.values.dtype.type, theirs.scale, theirs.zero_point)
+        expected = reference.linear(x, quantized_weight, bias, output)
+        difference = np.abs(y.int_repr().numpy().astype(np.int64) - expected.astype(np.int64))
+    else:
+        values = case.x.numpy()
+        steps = 127 if layer.reduce_range else 255
+        low, high = min(values.min(), 0.0), max(values.max(), 0.0)
+        x_scale = (float(high) - float(low)) / steps
+        x = reference.quantize(values[rows], x_scale, round(-float(low) / x_scale) - 128)
+        expected = reference.linear(x, quantized_weight, bias)
+        difference = np.abs(y.numpy() - expected) / np.abs(expected).max()
+        difference[difference < 1e-5] = 0
+    return float(difference.max()), float((difference > 0).mean())
+
+
+def wrong_results(cases: Iterable[tuple[Shape, str]]) -> list[str]:
+    """What is wrong with our results on this CPU, a line for each case that is."""
+    wrong = []
+    for shape, kind in cases:
+        error, share = max_error(make_case(*shape, kind))
+        # One element of 64 or 768 may be 1 LSB off; float results may not be off at all.
+        if error > (1 if "dynamic" not in kind else 0) or share > 1 / 64:
+            wrong.append(f"{kind} {shape}: {error} off, {share:.2%} of elements")
+    return wrong

@@ -1,0 +1,163 @@
+"""What is measured: shapes, kinds and thread counts, by name; each preset makes the cases of a report."""
+
+import os
+import random
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.ao.nn.quantized.dynamic as nnqd
+
+import acl_qlinear
+from acl_qlinear.conversion import quantized_weight
+
+from .cases import ENGINES, KINDS, Case, Shape, make_case, max_error
+from .meters import Counters, Meter
+
+
+@dataclass(frozen=True)
+class Preset:
+    """What one name on the command line stands for."""
+
+    help: str
+    measure: Callable[[Meter, "Preset", Case], dict[str, Any]]
+    shapes: list[Shape] = field(default_factory=list)
+    kinds: tuple[str, ...] = KINDS
+    engines: tuple[str, ...] = ENGINES
+
+
+def measured_engines(meter: Meter, preset: Preset, case: Case) -> list[str]:
+    """The engines of a preset, without those that take too long when emulated."""
+    return [e for e in preset.engines if not (isinstance(meter, Counters) and case.is_slow(e))]
+
+
+def side_by_side(meter: Meter, preset: Preset, case: Case) -> dict[str, Any]:
+    """Each engine's cost, warmed up; the error of ours."""
+    error, share = max_error(case)
+    costs = meter.costs({e: case.call(e) for e in measured_engines(meter, preset, case)})
+    return {"max_error": error, "share_off": share, **costs}
+
+
+def streamed(meter: Meter, preset: Preset, case: Case) -> dict[str, Any]:
+    """64 different M, 1 to case's M, in random order, twice: each engine's cost in all.
+
+    "alone" is the sum of what the same calls cost when each M is called again and again.
+    """
+    numbers = random.Random(0).sample(range(1, case.shape[0] + 1), 64)
+    result: dict[str, Any] = {"M": numbers}
+    for engine in measured_engines(meter, preset, case):
+        calls = [case.rows(M).call(engine) for M in numbers]
+        stream = meter.sequence(calls * 2)
+        alone = [meter.sequence([call] * 3)[-1] for call in calls]
+        result[engine] = {key: sum(cost[key] for cost in stream) for key in stream[0]}
+        result[engine]["alone"] = 2 * sum(cost[meter.measure] for cost in alone)
+    return result
+
+
+def on_threads(meter: Meter, preset: Preset, case: Case) -> dict[str, Any]:
+    """Each engine's cost on 1, 2, 4, 8 and 16 threads, and on one again."""
+    result: dict[str, Any] = {"threads": [1, 2, 4, 8, 16, 1]}
+    before = torch.get_num_threads()
+    try:
+        for engine in preset.engines:
+            costs = []
+            for count in result["threads"]:
+                torch.set_num_threads(count)
+                costs.append(meter.costs({engine: case.call(engine)})[engine])
+            result[engine] = costs
+    finally:
+        torch.set_num_threads(before)
+    return result
+
+
+def resident(meter: Meter, preset: Preset, case: Case) -> dict[str, Any]:
+    """MiB of memory that a bert-base encoder's 72 linear layers take at most, dynamic, per channel, by engine.
+
+    From before the first layer is quantized until two batches of 8 rows have gone through; in a
+    process of its own.
+    """
+    return {engine: {"MiB": _peak_growth(engine)} for engine in preset.engines}
+
+
+def _peak_growth(engine: str) -> float:
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.write(writing, str(_grow(engine)).encode())
+        finally:
+            os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading) as answer:
+        text = answer.read()
+    os.waitpid(child, 0)
+    if not text:
+        raise RuntimeError(f"the process that measured {engine}'s memory died")
+    return float(text)
+
+
+def _grow(engine: str) -> float:
+    # A forked child has one thread.
+    torch.set_num_threads(1)
+    shapes = [(768, 768)] * 4 + [(768, 3072), (3072, 768)]
+    before = _status("VmRSS")
+    layers = []
+    for K, N in shapes * 12:
+        fp32 = torch.nn.Linear(K, N)
+        weight, bias = quantized_weight(fp32, per_channel=True), fp32.bias.detach()
+        del fp32
+        if engine == "acl":
+            layers.append(acl_qlinear.DynamicLinear(weight, bias))
+        else:
+            layers.append(nnqd.Linear(K, N))
+            layers[-1].set_weight_bias(weight, bias)
+    inputs = {K: torch.randn(8, K) for K, _ in shapes}
+    for _ in range(2):
+        for layer in layers:
+            layer(inputs[layer.in_features])
+    return (_status("VmHWM") - before) / 1024
+
+
+def _status(name: str) -> int:
+    """A number of kB that Linux has of this process."""
+    with open("/proc/self/status") as lines:
+        return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
+
+
+def _encoder(hidden: int, intermediate: int) -> list[Shape]:
+    """The linear layers of an encoder block, for sequences of 128 tokens."""
+    return [(128, hidden, hidden), (128, hidden, intermediate), (128, intermediate, hidden)]
+
+
+_SIZES = (768, 1024, 2048, 4096)
+PRESETS = {
+    "smoke": Preset(
+        "four shapes, all kinds", side_by_side, [(1, 64, 64), (1, 768, 768), (8, 768, 768), (128, 768, 768)]
+    ),
+    "paper": Preset(
+        "M = 8 to 512, K and N = 768 to 4096, one scale per tensor: the grid on which PyTorch's ACL-direct was published",
+        side_by_side, [(2**i, K, N) for i in range(3, 10) for K in _SIZES for N in _SIZES],
+        ("u8 tensor", "s8 tensor"),
+    ),
+    # distilbert and roberta-base have bert-base's linear layers.
+    "models": Preset("the layers of bert-base and bert-large", side_by_side, _encoder(768, 3072) + _encoder(1024, 4096)),
+    "stream": Preset(
+        "64 different M in 1 to 512, twice", streamed, [(512, 768, 768)], ("u8 tensor", "u8 channel"), ("acl", "torch"),
+    ),
+    # PyTorch's own layer takes its number of threads from the environment, when the process starts.
+    "threads": Preset("1 to 16 threads", on_threads, [(64, 1024, 4096)], ("u8 tensor",), ("acl",)),
+    "memory": Preset(
+        "memory of a bert-base encoder", resident, [(8, 768, 768)], ("dynamic channel",), ("acl", "torch")
+    ),
+}  # fmt: skip
+
+
+def measure(meter: Meter, preset: Preset, cases: list[tuple[Shape, str]]) -> Iterator[dict[str, Any]]:
+    """The results of all cases, one after the other."""
+    for (M, K, N), kind in cases:
+        started = time.monotonic()
+        with torch.no_grad():
+            result = preset.measure(meter, preset, make_case(M, K, N, kind))
+        yield {"shape": (M, K, N), "kind": kind, "took_seconds": round(time.monotonic() - started, 1), **result}

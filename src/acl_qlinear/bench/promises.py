@@ -1,0 +1,99 @@
+"""What the packages promise of their speed; the recipe's test and ci/bench.sh hold them to it.
+
+A promise may be less than what we aim for: the target.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from .meters import CYCLES, LONGEST, OTHERS
+from .report import Report, geometric_means, name
+
+# Modelled cycles of ours over PyTorch 2.9's, at most, on one thread of a Neoverse V1, in the preset "smoke".
+_OF_TORCH: dict[tuple[int, int, int], dict[str, float]] = {
+    (1, 64, 64): {"tensor": 0.20, "channel": 0.10, "dynamic tensor": 0.28, "dynamic channel": 0.10},
+    (1, 768, 768): {"tensor": 0.30, "channel": 0.004, "dynamic tensor": 0.22, "dynamic channel": 0.004},
+    (8, 768, 768): {"tensor": 0.46, "channel": 0.0065, "dynamic tensor": 0.46, "dynamic channel": 0.0067},
+    (128, 768, 768): {"tensor": 0.88, "dynamic tensor": 0.85},
+}
+# Time of ours over PyTorch's, on any AArch64: not measured yet, so no more than that ours is not slower, but for noise.
+_OF_TORCH_TIME = {"tensor": 1.1, "channel": 1.1, "dynamic tensor": 1.1, "dynamic channel": 1.1}
+# Two smmla of 256 bits, each of 64 multiply-accumulates, in a cycle: nothing is faster on a Neoverse V1.
+_MACS_PER_CYCLE = 128
+
+
+@dataclass(frozen=True)
+class Result:
+    """One promise, and how it was kept."""
+
+    what: str
+    value: float
+    at_most: float
+    target: float
+
+    @property
+    def kept(self) -> bool:
+        return self.value <= self.at_most
+
+
+def _weights(kind: str) -> str:
+    return kind if kind.startswith("dynamic") else kind.split()[1]
+
+
+def _smoke(report: Report) -> Iterator[Result]:
+    measure = report["measure"]
+    for case in report["cases"]:
+        kind, shape = _weights(case["kind"]), tuple(case["shape"])
+        label = f"{name(shape)} {case['kind']}"
+        if "torch" in case:
+            bound = _OF_TORCH[shape][kind] if measure == CYCLES else _OF_TORCH_TIME[kind]
+            yield Result(f"{label}: of PyTorch", case["acl"][measure] / case["torch"][measure], bound, bound)
+        if shape == (8, 768, 768) and measure == CYCLES:
+            yield Result(f"{label}: of fp32", case["acl"][measure] / case["fp32"][measure], 0.15, 0.12)
+
+
+def _paper(report: Report) -> Iterator[Result]:
+    small = {**report, "cases": [case for case in report["cases"] if case["shape"][0] <= 128]}
+    for kind, mean in geometric_means(small).items():
+        yield Result(f"paper grid to M=128, {kind}: geometric mean, of PyTorch", mean, 0.82, 0.75)
+
+
+def _stream(report: Report) -> Iterator[Result]:
+    for case in report["cases"]:
+        acl = case["acl"]
+        yield Result(f"stream, {case['kind']}: of each M alone", acl[report["measure"]] / acl["alone"], 1.15, 1.15)
+
+
+def _threads(report: Report) -> Iterator[Result]:
+    for case in report["cases"]:
+        label = f"{name(case['shape'])} {case['kind']}"
+        first, *more, last = zip(case["threads"], case["acl"], strict=True)
+        measure = LONGEST if report["measure"] == CYCLES else report["measure"]
+        for threads, cost in more:
+            ratio = cost[measure] * threads / first[1][measure]
+            yield Result(f"{label}, {threads} threads: longest, of its share", ratio, 1.25, 1.25)
+        if OTHERS in last[1]:
+            yield Result(f"{label}, 1 thread again: others' instructions", last[1][OTHERS], 0, 0)
+
+
+def _memory(report: Report) -> Iterator[Result]:
+    for case in report["cases"]:
+        ratio = case["acl"]["MiB"] / case["torch"]["MiB"]
+        yield Result(f"bert-base encoder, {case['kind']}: MiB, of PyTorch", ratio, 0.75, 0.75)
+
+
+_CHECKS: dict[str, Callable[[Report], Iterator[Result]]] = {
+    "smoke": _smoke, "paper": _paper, "stream": _stream, "threads": _threads, "memory": _memory,
+}  # fmt: skip
+
+
+def results(report: Report) -> list[Result]:
+    """The promises about a report's preset; none for "models"."""
+    return list(_CHECKS.get(report["preset"], lambda report: iter(()))(report))
+
+
+def share_of_floor(report: Report, case: dict[str, Any]) -> float:
+    """The cycles that nothing can pass on one thread of a Neoverse V1, over ours."""
+    M, K, N = case["shape"]
+    return M * K * N / _MACS_PER_CYCLE / case["acl"][report["measure"]]

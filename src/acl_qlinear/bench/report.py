@@ -1,0 +1,132 @@
+"""Tables of reports, 100 columns wide at most, and the comparison of two reports."""
+
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+from .meters import CYCLES, LONGEST, OTHERS
+
+Report = dict[str, Any]
+
+
+def name(shape: Sequence[int]) -> str:
+    """M×K×N."""
+    return "×".join(map(str, shape))
+
+
+def unit(measure: str) -> tuple[float, str]:
+    """What costs are multiplied with, and called, in tables."""
+    return (1e-3, f"thousands of {measure}") if measure == CYCLES else (1e6, "µs")
+
+
+def heading(report: Report) -> str:
+    """What was measured, with versions."""
+    versions = report["versions"]
+    return (
+        f"acl-qlinear {versions['acl_qlinear']} for {versions['microarchitecture']}, PyTorch {versions['torch']}, "
+        f"{report['cpu']}, {report['threads']} thread(s)"
+    )
+
+
+def table(report: Report) -> Table:
+    """A report's table."""
+    return {"stream": _stream, "threads": _threads, "memory": _memory}.get(report["preset"], _grid)(report)
+
+
+def _table(report: Report, caption: str, *headings: str) -> Table:
+    result = Table(
+        title=heading(report), caption=caption, box=box.SIMPLE_HEAD, padding=0, pad_edge=False, min_width=90
+    )
+    for text in headings:
+        result.add_column(text, justify="left" if text in ("M×K×N", "kind", "engine") else "right", no_wrap=True)
+    return result
+
+
+def _grid(report: Report) -> Table:
+    measure = report["measure"]
+    factor, what = unit(measure)
+    engines = [engine for engine in ("acl", "torch", "fp32") if any(engine in case for case in report["cases"])]
+    ratios = [f"acl/{engine}" for engine in engines[1:]]
+    result = _table(report, f"{what} per call", "M×K×N", "kind", "max error", *engines, *ratios)
+    for case in report["cases"]:
+        costs = [case[engine][measure] if engine in case else None for engine in engines]
+        cells = [f"{cost * factor:,.1f}" if cost else "–" for cost in costs]
+        shares = [f"{costs[0] / cost:.4f}" if cost else "–" for cost in costs[1:]]
+        result.add_row(name(case["shape"]), case["kind"], f"{case['max_error']:.2g}", *cells, *shares)
+    return result
+
+
+def _stream(report: Report) -> Table:
+    measure = report["measure"]
+    factor, what = unit(measure)
+    result = _table(report, f"{what} in all", "M×K×N", "kind", "engine", "stream", "each M alone", "stream/alone")
+    for case in report["cases"]:
+        for engine in ("acl", "torch"):
+            if engine in case:
+                stream, alone = case[engine][measure], case[engine]["alone"]
+                shape = name(("1…" + str(case["shape"][0]), *case["shape"][1:]))
+                cells = (f"{stream * factor:,.0f}", f"{alone * factor:,.0f}", f"{stream / alone:.3f}")
+                result.add_row(shape, case["kind"], engine, *cells)
+    return result
+
+
+def _threads(report: Report) -> Table:
+    measure = LONGEST if report["measure"] == CYCLES else report["measure"]
+    factor, what = unit(report["measure"])
+    headings = ("M×K×N", "kind", "threads", "longest thread", "of its share", "others' instructions")
+    result = _table(report, f"{what} per call", *headings)
+    for case in report["cases"]:
+        for cost, threads in zip(case["acl"], case["threads"], strict=True):
+            ratio = cost[measure] * threads / case["acl"][0][measure]
+            others = f"{cost[OTHERS]:,.0f}" if OTHERS in cost else "–"
+            cells = (str(threads), f"{cost[measure] * factor:,.1f}", f"{ratio:.3f}", others)
+            result.add_row(name(case["shape"]), case["kind"], *cells)
+    return result
+
+
+def _memory(report: Report) -> Table:
+    result = _table(report, "MiB at most, 72 linear layers of a bert-base encoder", "kind", "acl", "torch", "acl/torch")
+    for case in report["cases"]:
+        acl, theirs = case["acl"]["MiB"], case["torch"]["MiB"]
+        result.add_row(case["kind"], f"{acl:,.0f}", f"{theirs:,.0f}", f"{acl / theirs:.3f}")
+    return result
+
+
+def geometric_means(report: Report) -> dict[str, float]:
+    """For each kind, the geometric mean over all shapes of our cost over PyTorch's."""
+    ratios: dict[str, list[float]] = {}
+    for case in report["cases"]:
+        if "torch" in case:
+            ratio = case["acl"][report["measure"]] / case["torch"][report["measure"]]
+            ratios.setdefault(case["kind"], []).append(ratio)
+    return {kind: statistics.geometric_mean(values) for kind, values in ratios.items()}
+
+
+def changes(before: Report, after: Report) -> list[tuple[str, str, float, float]]:
+    """Shape, kind, and our cost before and after, of the cases that both reports have.
+
+    Raises ValueError for reports that cannot be compared: of another measure, CPU or number of
+    threads, or of presets other than smoke, paper and models.
+    """
+    for key in ("measure", "cpu", "threads"):
+        if before[key] != after[key]:
+            raise ValueError(f"the reports' {key} are {before[key]} and {after[key]}, expected the same")
+    if any("max_error" not in case for report in (before, after) for case in report["cases"]):
+        raise ValueError(f"the reports are of presets {before['preset']} and {after['preset']}, expected grids")
+    measure = after["measure"]
+    old = {(tuple(c["shape"]), c["kind"]): c["acl"][measure] for c in before["cases"]}
+    new = {(tuple(c["shape"]), c["kind"]): c["acl"][measure] for c in after["cases"]}
+    return [(name(key[0]), key[1], old[key], new[key]) for key in new if key in old]
+
+
+def compare(before: Report, after: Report) -> Table:
+    """The table of `changes`."""
+    result = Table(title=f"acl: {after['measure']} per call", box=box.SIMPLE_HEAD, padding=0, title_justify="left")
+    for text in ("M×K×N", "kind", "before", "after", "after/before"):
+        result.add_column(text, justify="left" if text in ("M×K×N", "kind") else "right", no_wrap=True)
+    for shape, kind, old, new in changes(before, after):
+        result.add_row(shape, kind, f"{old:,.6g}", f"{new:,.6g}", f"{new / old:.3f}")
+    return result
