@@ -39,7 +39,7 @@ def _install(microarchitecture: str, torch: str) -> Path:
     # torchao's releases are for one PyTorch each; the newest gets what needs the newest.
     extra = ["torchao", "transformers"] if torch == TORCHES[-1] else []
     channels = build.upstream_of_built_channel()
-    return build.install(microarchitecture, torch, channels, ["pytest", "hypothesis", *extra])
+    return build.install(microarchitecture, torch, channels, ["pytest", "hypothesis", "matplotlib-base", *extra])
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,5 @@
-// The engine over shapes of every kind, above all M * K < N, for AddressSanitizer.
+// The engine over shapes of every kind, above all M * K < N, and every kernel that this CPU can
+// run, for AddressSanitizer.
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -6,8 +7,11 @@
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
+#include <utility>
 #include <vector>
 
+#include "arm_compute/core/CPP/CPPTypes.h"
+#include "gemm.h"
 #include "linear.h"
 
 using namespace acl_qlinear;
@@ -118,6 +122,53 @@ int run_shape(int64_t M, int64_t K, int64_t N, unsigned int threads, bool per_ch
     return 0;
 }
 
+// A family of kernels against sums one by one, whether or not ACL would choose it here.
+int run_family(const char* name, int64_t M, int64_t K, int64_t N) {
+    const KernelFamily& family = *find_family(name);
+    const Bytes x(static_cast<size_t>(M * K)), weight(static_cast<size_t>(N * K));
+    const auto* const values = reinterpret_cast<const int8_t*>(weight.start);
+    const Bytes packed(family.packed_bytes(N, K), 64);
+    std::fill_n(packed.start, family.packed_bytes(N, K), 0);
+    pack_weights(family, N, K, values, reinterpret_cast<int8_t*>(packed.start));
+    const PackedRows rows(family, DType::s8, x.start, M, K);
+    const int64_t panels = (N + family.panel_columns() - 1) / family.panel_columns();
+    const Products p = rows.multiply(reinterpret_cast<const int8_t*>(packed.start), panels);
+    for (int64_t m = 0; m < M; ++m) {
+        for (int64_t n = 0; n < N; ++n) {
+            int32_t sum = 0;
+            for (int64_t k = 0; k < K; ++k) {
+                sum += static_cast<int8_t>(x.start[m * K + k]) * values[n * K + k];
+            }
+            const int64_t panel = n / p.panel_columns * p.rows * p.panel_columns;
+            if (p.values[panel + m * p.panel_columns + n % p.panel_columns] != sum) {
+                std::printf("%s: M=%ld K=%ld N=%ld differs at %ld, %ld\n", name, M, K, N, m, n);
+                return 1;
+            }
+        }
+    }
+    return 0;
+}
+
+int run_families() {
+    const arm_compute::CPUInfo& cpu = arm_compute::CPUInfo::get();
+    const std::pair<const char*, bool> families[] = {
+        {"sve_interleaved_s8s32_mmla_8x3VL", cpu.has_svei8mm()}, {"sve_interleaved_s8s32_dot_8x3VL", cpu.has_sve()},
+        {"a64_interleaved_s8s32_mmla_8x12", cpu.has_i8mm()},     {"a64_gemm_s8_8x12", cpu.has_dotprod()},
+        {"a64_gemm_s8_4x4", true},
+    };
+    int failures = 0, count = 0;
+    for (const auto& [name, is_here] : families) {
+        for (int64_t M = 1; is_here && M <= 19; ++M) {
+            for (const int64_t K : {1, 8, 31, 1500, 3000}) {
+                failures += run_family(name, M, K, 30);
+            }
+        }
+        count += is_here;
+    }
+    std::printf("%d families of kernels, %d failures\n", count, failures);
+    return failures;
+}
+
 } // namespace
 
 int main() {
@@ -132,5 +183,6 @@ int main() {
         }
     }
     std::printf("%zu shapes, %d failures\n", sizeof shapes / sizeof shapes[0], failures);
+    failures += run_families();
     return failures != 0;
 }

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from acl_ci import build, emulator
+from acl_ci import emulator
 from acl_ci.cache import ROOT, run
 from acl_ci.pins import rows
 
@@ -203,26 +203,5 @@ def test_memory_errors(
     program.unlink()
     print(done.stdout, done.stderr[-3000:])
     assert done.returncode == 0 and "12 shapes, 0 failures" in done.stdout
-
-
-# Our modelled cycles over those of PyTorch, at most: what the packages promise.
-BOUNDS = {
-    (1, 64, 64): {"tensor": 0.20, "channel": 0.10, "dynamic tensor": 0.20, "dynamic channel": 0.10},
-    (1, 768, 768): {"tensor": 0.30, "channel": 0.004, "dynamic tensor": 0.22, "dynamic channel": 0.004},
-    (8, 768, 768): {"tensor": 0.46, "channel": 0.0065, "dynamic tensor": 0.46, "dynamic channel": 0.0067},
-    (128, 768, 768): {"tensor": 0.88, "dynamic tensor": 0.85},
-}
-
-
-@pytest.mark.skipif(emulator.NATIVE, reason="counts are for emulation; ci/build.sh shows the time")
-@pytest.mark.parametrize("microarchitecture", MICROARCHITECTURES)
-def test_promised_speed(installed: Installed, microarchitecture: str) -> None:
-    """On a Neoverse V1, whose cycles are modelled."""
-    report, printed = build.measure(installed(microarchitecture, TORCHES[-1]), "neoverse-v1", "--preset", "smoke")
-    print(printed)
-    for case in report["cases"]:
-        kind = case["kind"] if case["kind"].startswith("dynamic") else case["kind"].split()[1]
-        assert case["max_error"] <= (0 if "dynamic" in kind else 1)
-        if case["torch"]:
-            ratio = case["acl"][report["measure"]] / case["torch"][report["measure"]]
-            assert ratio <= BOUNDS[tuple(case["shape"])][kind], case
+    families = {"neoverse-n1": 2, "neoverse-v1": 5}[cpu]
+    assert emulator.NATIVE or f"{families} families of kernels, 0 failures" in done.stdout

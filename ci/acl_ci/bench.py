@@ -59,7 +59,8 @@ def promises(home: Path, report: Report) -> list[dict[str, Any]]:
 
 def costs_to_keep(report: Report) -> dict[str, float]:
     """Our cost of each case of a grid, by name."""
-    return {f"{'×'.join(map(str, c['shape']))} {c['kind']}": round(c["acl"][report["measure"]]) for c in report["cases"]}
+    measure = report["measure"]
+    return {f"{'×'.join(map(str, c['shape']))} {c['kind']}": round(c["acl"][measure]) for c in report["cases"]}
 
 
 def grown(kept: dict[str, float], report: Report) -> list[str]:
@@ -98,7 +99,7 @@ def _install(target: Path, specs: list[str], machine: str) -> None:
 def _time_build(tools: Path, source: Path, variant: str, profile: str, ccache: str, work: Path) -> dict[str, Any]:
     installed = work / ccache
     script = 'for file in "$CONDA_PREFIX"/etc/conda/activate.d/*.sh; do source "$file"; done; exec "$@"'
-    words = [ROOT / "build_acl.sh", "--variant", variant, "--profile", profile, "--source", source]
+    options = ["--variant", variant, "--profile", profile, "--source", str(source), "--prefix", str(installed)]
     environment = {
         **os.environ, "CONDA_PREFIX": str(tools), "PATH": f"{tools}/bin:{os.environ['PATH']}",
         "CCACHE_DIR": str(work / "ccache"), "CCACHE_COMPILERCHECK": "content", "CCACHE_NOHASHDIR": "1",
@@ -106,7 +107,7 @@ def _time_build(tools: Path, source: Path, variant: str, profile: str, ccache: s
     }  # fmt: skip
     environment.pop("BUILD_PREFIX", None)
     before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
-    run(["bash", "-c", script, "bash", *words, "--prefix", installed], env=environment, cwd=work)
+    run(["bash", "-c", script, "bash", ROOT / "build_acl.sh", *options], env=environment, cwd=work)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return {
         "variant": variant, "profile": profile, "ccache": ccache, "seconds": round(time.monotonic() - started),
@@ -197,7 +198,8 @@ def main() -> int:
     if options.keep:
         if emulator.NATIVE or len(smoke) != len(VARIANTS["microarchitecture"]):
             raise CiError("--keep needs preset smoke under emulation: times are not kept")
-        KEPT.write_text(json.dumps({m: costs_to_keep(r) for m, r in smoke.items()}, indent=2, ensure_ascii=False) + "\n")
+        kept = {microarchitecture: costs_to_keep(report) for microarchitecture, report in smoke.items()}
+        KEPT.write_text(json.dumps(kept, indent=2, ensure_ascii=False) + "\n")
     return 0 if all(p["kept"] for p in results["promises"]) else 1
 
 

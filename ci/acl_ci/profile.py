@@ -19,6 +19,15 @@ from .pins import VARIANTS
 Cost = tuple[float, float]
 
 
+def _short(name: str) -> str:
+    """A demangled name without parameters, template arguments and return type."""
+    name = name.replace("(anonymous namespace)::", "")
+    for brackets in (r"<[^<>]*>", r"\([^()]*\)"):
+        while (shorter := re.sub(brackets, "", name)) != name:
+            name = shorter
+    return name.split(" ")[-1] if " " in name and "operator" not in name else name
+
+
 class Symbols:
     """The functions of an ELF file by address."""
 
@@ -27,7 +36,7 @@ class Symbols:
         for table in ([], ["-D"]):
             listed = run(["nm", "-C", "--defined-only", *table, file])
             for address, name in re.findall(r"^([0-9a-f]+) [tTwWiu] (.+)$", listed, re.MULTILINE):
-                found[int(address, 16)] = re.sub(r"\(.*", "", name)
+                found[int(address, 16)] = _short(name)
         self._addresses = sorted(found)
         self._names = [found[address] for address in self._addresses]
         # What is mapped from an offset of the file is loaded at an address.
@@ -96,6 +105,17 @@ def by_function(text: str) -> dict[tuple[str, str], Cost]:
     return {key: cost for key, cost in result.items() if cost[0] > 0}
 
 
+def measure(home: Path, cpu: str, shape: str, kind: str, engine: str) -> dict[tuple[str, str], Cost]:
+    """What one call costs in an installed prefix, by file and function."""
+    counts, profile = home / "counts.txt", home / "profile.txt"
+    for file in (counts, profile):
+        file.unlink(missing_ok=True)
+    done = emulator.run_program(home, ["python3.11", "-c", GUEST, shape, kind, engine, counts], cpu, counts, profile)
+    if done.returncode:
+        raise CiError(f"the call failed with {done.returncode}:\n{done.stderr[-2000:]}")
+    return by_function(profile.read_text())
+
+
 def table(costs: dict[tuple[str, str], Cost], title: str, rows: int) -> Table:
     """The dearest functions, with the rest and the sum below."""
     result = Table(title=title, box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
@@ -124,14 +144,7 @@ def main() -> None:
     if emulator.NATIVE:
         raise CiError("this counts under emulation; on AArch64, use perf")
     home = build.install(options.microarchitecture, build.TORCH, build.upstream_of_built_channel(), [])
-    counts, profile = home / "counts.txt", home / "profile.txt"
-    for file in (counts, profile):
-        file.unlink(missing_ok=True)
-    program = ["python3.11", "-c", GUEST, options.shape, options.kind, options.engine, counts]
-    done = emulator.run_program(home, program, options.cpu, counts, profile)
-    if done.returncode:
-        raise CiError(f"the call failed with {done.returncode}:\n{done.stderr[-2000:]}")
-    costs = by_function(profile.read_text())
+    costs = measure(home, options.cpu, options.shape, options.kind, options.engine)
     title = f"{options.shape} {options.kind}, {options.engine}, {options.microarchitecture} on {options.cpu}"
     Console(width=100, highlight=False).print(table(costs, title, options.rows))
 

@@ -64,9 +64,9 @@ def parse_shape(text: str) -> Shape:
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m acl_qlinear.bench", description=package.__doc__.splitlines()[0])
-    listed = "; ".join(f"{name}: {preset.help}" for name, preset in PRESETS.items())
-    parser.add_argument("--preset", choices=PRESETS, default="smoke", help=f"what to measure (default: smoke). {listed}")
-    parser.add_argument("--shape", action="append", type=parse_shape, metavar="MxKxN", help="these instead of the preset's")
+    presets = "; ".join(f"{name}: {preset.help}" for name, preset in PRESETS.items())
+    parser.add_argument("--preset", choices=PRESETS, default="smoke", help=f"default: smoke. {presets}")
+    parser.add_argument("--shape", action="append", type=parse_shape, metavar="MxKxN", help="instead of the preset's")
     parser.add_argument("--kind", action="append", choices=KINDS, help="only this kind; may be repeated")
     parser.add_argument("--largest-m", type=int, default=512, metavar="M", help="leave out shapes with more rows")
     parser.add_argument("--threads", type=int, default=1, help="PyTorch's intra-op threads (default: 1)")
@@ -75,7 +75,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--png", type=Path, metavar="FILE", help="also draw them here; needs matplotlib")
     parser.add_argument("--check", action="store_true", help="only check that results are right")
     parser.add_argument("--promised", action="store_true", help="fail when a promise about the preset is not kept")
-    parser.add_argument("--compare", nargs=2, type=Path, metavar=("A.json", "B.json"), help="print what changed from A to B")
+    parser.add_argument(
+        "--compare", nargs=2, type=Path, metavar=("A.json", "B.json"), help="print what changed from A to B"
+    )
     return parser.parse_args()
 
 

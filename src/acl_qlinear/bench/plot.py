@@ -36,12 +36,18 @@ def _cases(report: Report, kind: str) -> dict[tuple[int, ...], dict[str, Any]]:
 def _grid(report: Report, figure: Any) -> None:
     """Above, our cost over PyTorch's for all shapes; below, costs over M for the smallest and largest K×N."""
     kinds = list(dict.fromkeys(case["kind"] for case in report["cases"]))
-    panels = figure.subplots(2, len(kinds), squeeze=False)
     sizes = sorted({tuple(case["shape"][1:]) for case in report["cases"]}, key=lambda s: (s[0] * s[1], s))
-    figure.set_size_inches(max(8, 4.2 * len(kinds)), 4.5 + 0.3 * len(sizes))
-    for column, kind in enumerate(kinds):
-        _heat_map(report, kind, sizes, figure, panels[0, column])
-        _curves(report, kind, sizes, panels[1, column])
+    columns = min(3, len(kinds))
+    bands = -(-len(kinds) // columns)
+    figure.set_size_inches(max(8, 4.5 * columns), bands * (4.5 + 0.3 * len(sizes)))
+    panels = figure.subplots(2 * bands, columns, squeeze=False)
+    for number, kind in enumerate(kinds):
+        band, column = divmod(number, columns)
+        _heat_map(report, kind, sizes, figure, panels[2 * band, column])
+        _curves(report, kind, sizes, panels[2 * band + 1, column])
+    for number in range(len(kinds), bands * columns):
+        for row in (2 * bands - 2, 2 * bands - 1):
+            panels[row, number % columns].remove()
 
 
 def _heat_map(report: Report, kind: str, sizes: list[tuple[int, ...]], figure: Any, axes: Any) -> None:
@@ -53,13 +59,14 @@ def _heat_map(report: Report, kind: str, sizes: list[tuple[int, ...]], figure: A
             ratios[sizes.index(tuple(size)), rows.index(M)] = case["acl"][measure] / case["torch"][measure]
     # Blue is cheaper than PyTorch, red dearer; the middle of the scale is where both are equal.
     image = axes.imshow(ratios, aspect="auto", cmap="RdBu_r", vmin=0, vmax=2, origin="lower")
+    axes.set_facecolor("lightgrey")
     for (y, x), ratio in np.ndenumerate(ratios):
         if not np.isnan(ratio):
             text = f"{ratio:.2f}" if ratio >= 0.01 else f"{ratio:.4f}"
             axes.text(x, y, text, ha="center", va="center", fontsize=7, color="black" if ratio > 0.3 else "white")
     axes.set_xticks(range(len(rows)), rows)
     axes.set_yticks(range(len(sizes)), [name(size) for size in sizes], fontsize=8)
-    axes.set(title=kind, xlabel="M", ylabel="K×N")
+    axes.set(title=f"{kind} (grey: not measured)" if np.isnan(ratios).any() else kind, xlabel="M", ylabel="K×N")
     figure.colorbar(image, ax=axes, label="acl / torch")
 
 
@@ -67,17 +74,20 @@ def _curves(report: Report, kind: str, sizes: list[tuple[int, ...]], axes: Any) 
     cases = _cases(report, kind)
     factor, what = unit(report["measure"])
     # The smallest and the largest that have more than one M.
-    lines = [s for s in sizes if sum(shape[1:] == s for shape in cases) > 1] or sizes[:1]
-    for size, style in dict(zip((lines[0], lines[-1]), ("-", "--"), strict=True)).items():
+    several = [s for s in sizes if sum(shape[1:] == s for shape in cases) > 1] or sizes
+    for size, style in {several[-1]: "--", several[0]: "-"}.items():
         for engine, colour in _COLOURS.items():
             points = sorted(
                 (shape[0], case[engine][report["measure"]] * factor)
                 for shape, case in cases.items() if shape[1:] == size and engine in case
             )  # fmt: skip
             if points:
-                axes.plot(*zip(*points, strict=True), style, color=colour, marker="o", ms=3, label=f"{engine} {name(size)}")
+                label = f"{engine} {name(size)}"
+                axes.plot(*zip(*points, strict=True), style, color=colour, marker="o", ms=3, label=label)
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
+    rows = sorted({shape[0] for shape in cases})
+    axes.set_xticks(rows, rows)
     axes.set(xlabel="M", ylabel=what)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=7)
@@ -106,7 +116,8 @@ def _threads(report: Report, figure: Any) -> None:
         threads = case["threads"][:-1]
         costs = [cost[measure] * factor for cost in case["acl"][:-1]]
         axes.plot(threads, costs, marker="o", color=_COLOURS["acl"], label="acl")
-        axes.plot(threads, [costs[0] / count for count in threads], ":", color="black", label="one thread's cost, shared")
+        shared = [costs[0] / count for count in threads]
+        axes.plot(threads, shared, ":", color="black", label="one thread's cost, shared")
         axes.set_xscale("log", base=2)
         axes.set_yscale("log")
         axes.set_xticks(threads, threads)

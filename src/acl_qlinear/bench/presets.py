@@ -137,12 +137,14 @@ PRESETS = {
         "four shapes, all kinds", side_by_side, [(1, 64, 64), (1, 768, 768), (8, 768, 768), (128, 768, 768)]
     ),
     "paper": Preset(
-        "M = 8 to 512, K and N = 768 to 4096, one scale per tensor: the grid on which PyTorch's ACL-direct was published",
+        "M = 8 to 512, K and N = 768 to 4096, the grid on which PyTorch's ACL-direct was published",
         side_by_side, [(2**i, K, N) for i in range(3, 10) for K in _SIZES for N in _SIZES],
         ("u8 tensor", "s8 tensor"),
     ),
     # distilbert and roberta-base have bert-base's linear layers.
-    "models": Preset("the layers of bert-base and bert-large", side_by_side, _encoder(768, 3072) + _encoder(1024, 4096)),
+    "models": Preset(
+        "the layers of bert-base and bert-large", side_by_side, _encoder(768, 3072) + _encoder(1024, 4096)
+    ),
     "stream": Preset(
         "64 different M in 1 to 512, twice", streamed, [(512, 768, 768)], ("u8 tensor", "u8 channel"), ("acl", "torch"),
     ),

@@ -12,7 +12,7 @@ from .meters import CYCLES, LONGEST, OTHERS
 Report = dict[str, Any]
 
 
-def name(shape: Sequence[int]) -> str:
+def name(shape: Sequence[int | str]) -> str:
     """M×K×N."""
     return "×".join(map(str, shape))
 
