@@ -1,5 +1,6 @@
 """Tables of reports, 100 columns wide at most, and the comparison of two reports."""
 
+import math
 import statistics
 from collections.abc import Sequence
 from typing import Any
@@ -10,6 +11,8 @@ from rich.table import Table
 from .meters import CYCLES, LONGEST, OTHERS
 
 Report = dict[str, Any]
+# Two smmla of 256 bits, each of 64 multiply-accumulates, in a cycle: nothing is faster on a Neoverse V1.
+_FLOOR_MACS_PER_CYCLE = 128
 
 
 def name(shape: Sequence[int | str]) -> str:
@@ -49,12 +52,16 @@ def _grid(report: Report) -> Table:
     measure = report["measure"]
     factor, what = unit(measure)
     engines = [engine for engine in ("acl", "torch", "fp32") if any(engine in case for case in report["cases"])]
+    # Cycles are of one thread's: beside the least that a Neoverse V1 can take.
+    floor = ["floor/acl"] if measure == CYCLES and report["threads"] == 1 else []
     ratios = [f"acl/{engine}" for engine in engines[1:]]
-    result = _table(report, f"{what} per call", "M×K×N", "kind", "max error", *engines, *ratios)
+    result = _table(report, f"{what} per call", "M×K×N", "kind", "error", *engines, *ratios, *floor)
     for case in report["cases"]:
         costs = [case[engine][measure] if engine in case else None for engine in engines]
         cells = [f"{cost * factor:,.1f}" if cost else "–" for cost in costs]
         shares = [f"{costs[0] / cost:.4f}" if cost else "–" for cost in costs[1:]]
+        if floor:
+            shares.append(f"{math.prod(case['shape']) / _FLOOR_MACS_PER_CYCLE / costs[0]:.3f}")
         result.add_row(name(case["shape"]), case["kind"], f"{case['max_error']:.2g}", *cells, *shares)
     return result
 
