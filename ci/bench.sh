@@ -13,8 +13,8 @@ dist/bench; results.json has all of it.
 
   --preset P  only this one of smoke, stream, threads, memory and paper; may be repeated. paper
               takes half an hour when emulated, the others a few minutes together
-  --builds    also time build_acl.sh, cold and with a warm ccache, for both variants and
-              profiles (more than an hour on 2 cores)
+  --builds    also time build_acl.sh, cold and with a warm ccache, for both profiles of the
+              variant armv8.2-a (half an hour on 2 cores)
   --keep      write tests/kept_costs.json, which ci/test.sh compares with
 
 Exits with 1 when a promise is not kept.

@@ -27,8 +27,7 @@ CPUS = {"armv8_2a": ["neoverse-n1", "neoverse-v1"], "neoverse_v1": ["neoverse-v1
 
 @cache
 def _qemu() -> Path:
-    """The folder with qemu-aarch64 and guest_counters.so."""
-    plugin = ROOT / "ci/guest_counters.c"
+    """The folder with qemu-aarch64 and the header for plugins."""
     source = debian.source(BOOTSTRAP["sources"]["suite"], "qemu")
 
     def build(target: Path) -> None:
@@ -41,14 +40,25 @@ def _qemu() -> Path:
         run(["../configure", *CONFIGURE], log, cwd=tree / "build")
         run(["ninja", "qemu-aarch64"], log, cwd=tree / "build")
         (tree / "build/qemu-aarch64").rename(target / "qemu-aarch64")
-        flags = run(["pkg-config", "--cflags", "glib-2.0"]).split()
-        run(
-            ["gcc", "-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", *flags, f"-I{tree}/include/qemu",
-             plugin, "-o", target / "guest_counters.so"]
-        )  # fmt: skip
+        (tree / "include/qemu/qemu-plugin.h").rename(target / "qemu-plugin.h")
         run(["rm", "-rf", tree])
 
-    return folder("qemu", [str(source), CONFIGURE, tree_hash(plugin)], build)
+    return folder("qemu", [str(source), CONFIGURE], build)
+
+
+@cache
+def _plugin() -> Path:
+    """The counter plugin."""
+    source, qemu = ROOT / "ci/guest_counters.c", _qemu()
+
+    def build(target: Path) -> None:
+        flags = run(["pkg-config", "--cflags", "glib-2.0"]).split()
+        run(
+            ["gcc", "-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", *flags, f"-I{qemu}", source,
+             "-o", target / "guest_counters.so"]
+        )  # fmt: skip
+
+    return folder("guest-counters", [str(qemu), tree_hash(source)], build) / "guest_counters.so"
 
 
 @cache
@@ -85,9 +95,8 @@ def _command(prefix: Path, program: Sequence[str | Path], cpu: str, plugin_argum
     words = [prefix / "bin" / program[0], *program[1:]]
     if NATIVE:
         return words
-    home = _qemu()
-    plugin = ["-plugin", f"{home}/guest_counters.so{plugin_arguments}"] if plugin_arguments else []
-    return [home / "qemu-aarch64", "-cpu", cpu, "-L", _root(), *plugin, *words]
+    plugin = ["-plugin", f"{_plugin()}{plugin_arguments}"] if plugin_arguments else []
+    return [_qemu() / "qemu-aarch64", "-cpu", cpu, "-L", _root(), *plugin, *words]
 
 
 def _environment(prefix: Path, cpu: str) -> dict[str, str]:

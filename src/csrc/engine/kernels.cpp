@@ -70,11 +70,12 @@ const KernelFamily* find_family(const char* name) {
 }
 
 const KernelFamily& choose_family(int64_t N, int64_t K) {
-    // ACL estimates a kernel's cycles, and leaves out those that this CPU has not. It has none of
-    // ours for a K that its shortest would fill up, but they do fill up.
+    // ACL estimates a kernel's cycles from measurements on real cores, and leaves out kernels that
+    // this CPU cannot run. It has no estimate for the shortest K, and for long ones it counts passes
+    // of its driver over the results, which are not made here.
     const arm_gemm::GemmConfig any;
     const arm_gemm::GemmArgs args(&arm_compute::CPUInfo::get(), /*M=*/96, static_cast<unsigned>(N),
-                                  static_cast<unsigned>(std::max<int64_t>(K, 16)), /*Ksections=*/1, /*nbatches=*/1,
+                                  static_cast<unsigned>(std::clamp<int64_t>(K, 16, 512)), /*Ksections=*/1, /*nbatches=*/1,
                                   /*nmulti=*/1, /*indirect_input=*/false, arm_gemm::Activation(), /*maxthreads=*/1,
                                   /*fixed_format=*/false, /*fast_mode=*/false, /*accumulate=*/false, &any);
     const KernelFamily* best = nullptr;
