@@ -29,8 +29,9 @@ class Preset:
 
 
 def measured_engines(meter: Meter, preset: Preset, case: Case) -> list[str]:
-    """The engines of a preset, without those that take too long when emulated."""
-    return [e for e in preset.engines if not (isinstance(meter, Counters) and case.is_slow(e))]
+    """The engines of a preset, without those that cannot do it, or take too long when emulated."""
+    emulated = isinstance(meter, Counters)
+    return [e for e in preset.engines if not (emulated and case.is_slow(e)) and case.runs(e)]
 
 
 def side_by_side(meter: Meter, preset: Preset, case: Case) -> dict[str, Any]:
