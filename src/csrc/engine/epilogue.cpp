@@ -9,8 +9,9 @@
 namespace acl_qlinear {
 namespace {
 
-// Columns at a time: two vectors. Panels have whole vectors, but not always an even number.
-constexpr int64_t kVector = 4, kStep = 2 * kVector;
+// Columns at a time: kVectors vectors, of one panel or of two; panels have whole vectors.
+constexpr int64_t kVector = 4;
+constexpr int     kVectors = kEpilogueColumns / kVector;
 
 // Adding 1.5 * 2^23 to a value below 2^22 leaves its nearest integer, ties to
 // even, in the low bits of the fp32 pattern. In one fused multiply-add this
@@ -18,10 +19,10 @@ constexpr int64_t kVector = 4, kStep = 2 * kVector;
 // their side.
 constexpr float kRounder = 12582912.0f;
 
-// What a call needs for kStep columns. Inlined, so that it stays in registers for all of their rows.
+// What a call needs for kEpilogueColumns columns. Inlined, so that it stays in registers for all of their rows.
 template <bool has_offset, bool has_bias> struct Columns {
-    int32x4_t    offset[2];
-    float32x4_t  multiplier[2];
+    int32x4_t    offset[kVectors];
+    float32x4_t  multiplier[kVectors];
     const float* bias;
     int16x8_t   zero_point;
     float32x4_t per_unit, negative_slope;
@@ -31,7 +32,7 @@ template <bool has_offset, bool has_bias> struct Columns {
           zero_point(vdupq_n_s16(static_cast<int16_t>(e.zero_point))),
           per_unit(vdupq_n_f32(e.per_unit)),
           negative_slope(vdupq_n_f32(e.negative_slope)) {
-        for (int i = 0; i < 2; ++i) {
+        for (int i = 0; i < kVectors; ++i) {
             offset[i]     = has_offset ? vld1q_s32(e.offset + n + kVector * i) : vdupq_n_s32(0);
             multiplier[i] = vld1q_f32(e.multiplier + n + kVector * i);
         }
@@ -73,45 +74,55 @@ template <bool has_offset, bool has_bias> struct Columns {
         }
     }
 
-    // Both vectors with the zero point, saturated to 16 bits.
+    // Vectors i and i + 1 with the zero point, saturated to 16 bits.
     template <Activation activation>
-    [[gnu::always_inline]] int16x8_t shifted(const int32_t* first, const int32_t* second) const {
-        const int16x4_t low = vqmovn_s32(rounded<activation>(first, 0));
-        const int16x8_t all = vqaddq_s16(vqmovn_high_s32(low, rounded<activation>(second, 1)), zero_point);
+    [[gnu::always_inline]] int16x8_t shifted(const int32_t* const* acc, int i) const {
+        const int16x4_t low = vqmovn_s32(rounded<activation>(acc[i], i));
+        const int16x8_t all = vqaddq_s16(vqmovn_high_s32(low, rounded<activation>(acc[i + 1], i + 1)), zero_point);
         return activation == Activation::relu ? vmaxq_s16(all, zero_point) : all;
     }
 };
 
-inline void store(int8_t* p, int16x8_t v) { vst1_s8(p, vqmovn_s16(v)); }
-inline void store(uint8_t* p, int16x8_t v) { vst1_u8(p, vqmovun_s16(v)); }
+inline void store(int8_t* p, int16x8_t a, int16x8_t b) { vst1q_s8(p, vqmovn_high_s16(vqmovn_s16(a), b)); }
+inline void store(uint8_t* p, int16x8_t a, int16x8_t b) { vst1q_u8(p, vqmovun_high_s16(vqmovun_s16(a), b)); }
 inline void store4(float* p, float32x4_t v) { vst1q_f32(p, v); }
 inline void store4(uint16_t* p, float32x4_t v) { vst1_u16(p, to_bf16(v)); }
 
 // Out is int8_t, uint8_t, float, or uint16_t for bf16.
 template <typename Out, bool has_offset, bool has_bias, Activation activation>
 void apply_to_all(const Products& acc, int64_t rows, int64_t columns, const Epilogue& e, void* out, int64_t stride) {
-    const auto apply = [](const Columns<has_offset, has_bias>& c, const int32_t* first, const int32_t* second, Out* to) {
+    const auto apply = [](const Columns<has_offset, has_bias>& c, const int32_t* const* from, Out* to) {
         if constexpr (sizeof(Out) == 1) {
-            store(to, c.template shifted<activation>(first, second));
+            store(to, c.template shifted<activation>(from, 0), c.template shifted<activation>(from, 2));
         } else {
-            store4(to, c.template value<activation>(first, 0));
-            store4(to + kVector, c.template value<activation>(second, 1));
+            for (int i = 0; i < kVectors; ++i) {
+                store4(to + kVector * i, c.template value<activation>(from[i], i));
+            }
         }
     };
     const int64_t width = acc.panel_columns;
-    const auto place    = [&](int64_t n) { return acc.values + n / width * width * acc.rows + n % width; };
-    for (int64_t n = 0; n < columns; n += kStep) {
+    for (int64_t n = 0; n < columns; n += kEpilogueColumns) {
         const Columns<has_offset, has_bias> c(e, n);
-        const int32_t *first = place(n), *second = place(n + kVector);
+        const int32_t* from[kVectors];
+        for (int i = 0; i < kVectors; ++i) {
+            const int64_t column = n + kVector * i;
+            from[i] = acc.values + column / width * width * acc.rows + column % width;
+        }
         Out* to = static_cast<Out*>(out) + n;
-        if (n + kStep <= columns) {
-            for (int64_t m = 0; m < rows; ++m, first += width, second += width, to += stride) {
-                apply(c, first, second, to);
+        const auto next_row = [&] {
+            for (const int32_t*& vector : from) {
+                vector += width;
+            }
+            to += stride;
+        };
+        if (n + kEpilogueColumns <= columns) {
+            for (int64_t m = 0; m < rows; ++m, next_row()) {
+                apply(c, from, to);
             }
         } else {
-            for (int64_t m = 0; m < rows; ++m, first += width, second += width, to += stride) {
-                Out last[kStep];
-                apply(c, first, second, last);
+            for (int64_t m = 0; m < rows; ++m, next_row()) {
+                Out last[kEpilogueColumns];
+                apply(c, from, last);
                 std::memcpy(to, last, static_cast<size_t>(columns - n) * sizeof(Out));
             }
         }

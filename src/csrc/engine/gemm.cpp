@@ -1,6 +1,7 @@
 #include "gemm.h"
 
 #include <algorithm>
+#include <numeric>
 
 #include "integers.h"
 #include "pack_tile.h"
@@ -57,12 +58,14 @@ PackedRows::PackedRows(const KernelFamily& family, DType type, const void* x, in
 
 int64_t PackedRows::panels_at_once() const {
     const int64_t panels = kHalfL1 / (rows_ * columns_ * static_cast<int64_t>(sizeof(int32_t)));
-    return std::max<int64_t>(2, panels / 2 * 2);
+    const int64_t fewest = kEpilogueColumns / std::gcd(kEpilogueColumns, columns_);
+    return std::max<int64_t>(1, panels / fewest) * fewest;
 }
 
 Products PackedRows::multiply(const int8_t* weights, int64_t panels) const {
     const int64_t K = round_up(K_, family_.step), size = rows_ * columns_;
-    int32_t* const sums = scratch<Scratch::accumulators, int32_t>(static_cast<size_t>((panels + 1) * size));
+    const int64_t more = ceil_div(kEpilogueColumns, columns_);
+    int32_t* const sums = scratch<Scratch::accumulators, int32_t>(static_cast<size_t>((panels + more) * size));
     const Products products{sums, rows_, columns_, panels};
     if (rows_ == part_[0].kernel->rows) {
         // One tile: all panels in one call.

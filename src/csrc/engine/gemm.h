@@ -12,9 +12,13 @@ namespace acl_qlinear {
 // cache; packed, they take half of a 1 MiB L2 cache.
 int64_t max_rows(int64_t K);
 
+// What the epilogue reads at a time.
+constexpr int64_t kEpilogueColumns = 16;
+
 // Products of some rows with some panels, panel by panel.
 struct Products {
-    int32_t* values; // [panels, rows, panel_columns], readable for one panel more
+    // [panels, rows, panel_columns], readable for columns up to the next multiple of kEpilogueColumns
+    int32_t* values;
     int64_t  rows, panel_columns, panels;
 };
 
@@ -25,8 +29,8 @@ public:
     // Uses this thread's scratch memory, so there is one at a time.
     PackedRows(const KernelFamily& family, DType type, const void* x, int64_t rows, int64_t K);
 
-    // How many panels' products fit into half of an L1 cache: an even number, 2 or more, so that the
-    // columns of all but the last are a multiple of 8.
+    // How many panels' products fit into half of an L1 cache; so many, or the fewest, that their
+    // columns are a multiple of kEpilogueColumns.
     int64_t panels_at_once() const;
 
     // The products with `panels` panels that lie one after the other; valid until the next call.

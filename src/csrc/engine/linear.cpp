@@ -20,8 +20,6 @@
 namespace acl_qlinear {
 namespace {
 
-constexpr int64_t kStep = 16;
-
 bool is_8bit(DType type) {
     return type == DType::s8 || type == DType::u8;
 }
@@ -80,7 +78,7 @@ void fill_multipliers(const LinearCall& call, const PackedWeight& w, double unit
 }
 
 ColumnTerms column_terms(const LinearCall& call, const PackedWeight& w) {
-    const int64_t columns = ceil_div(w.N, kStep) * kStep;
+    const int64_t columns = round_up(w.N, kEpilogueColumns);
     auto* const offset     = scratch<Scratch::column_terms, int32_t>(static_cast<size_t>(3 * columns));
     auto* const multiplier = reinterpret_cast<float*>(offset + columns);
     auto* const bias       = multiplier + columns;
