@@ -6,6 +6,7 @@ Expected results are those of acl_qlinear.reference: integer arithmetic in numpy
 import ctypes
 import hashlib
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -470,6 +471,7 @@ def forged(change) -> torch.Tensor:
         (good_x, lambda: forged(lambda p: p[8].fill_(9)), 0.1, 0, ValueError, "format version 9, expected 3: pack"),
         (good_x, lambda: forged(lambda p: p[12].fill_(77)), 0.1, 0, ValueError, "SVE vectors of 77 bytes, this CPU"),
         (good_x, lambda: forged(lambda p: p[24].fill_(80)), 0.1, 0, ValueError, "its header has been changed: N=80"),
+        (good_x, lambda: forged(lambda p: p[64].fill_(88)), 0.1, 0, ValueError, "the kernel X.*, which is not used here"),
         (good_x, make_packed, 0.1, 256, ValueError, "output_zero_point is 256, expected 0 to 255 for uint8"),
         (good_x, make_packed, 0.0, 0, ValueError, "output_scale is 0, expected a finite number above 0"),
         (good_x, make_packed, 1e-44, 0, ValueError, "not a normal fp32 number: the input scale is 0.1, the weight"),
@@ -478,6 +480,16 @@ def forged(change) -> torch.Tensor:
 def test_bad_call(x, packed, scale, zero_point, error, message):
     with pytest.raises(error, match=message):
         acl_qlinear.linear(x(), packed(), scale, zero_point)
+
+
+def test_weight_packed_for_instructions_that_this_cpu_lacks():
+    name = b"a64_interleaved_s8s32_mmla_8x12\0"
+    packed = forged(lambda p: p[64 : 64 + len(name)].copy_(torch.frombuffer(bytearray(name), dtype=torch.uint8)))
+    # A CPU that has them packs panels of other sizes.
+    has_them = " i8mm" in Path("/proc/cpuinfo").read_text()
+    message = "its header has been changed" if has_them else "takes instructions that this CPU lacks: pack the weight"
+    with pytest.raises(ValueError, match=message):
+        acl_qlinear.linear(good_x(), packed, 0.1, 0)
 
 
 def plain(**changes):

@@ -24,22 +24,22 @@ namespace acl_qlinear {
 namespace {
 
 constexpr KernelFamily kFamilies[] = {
-    {"sve_interleaved_s8s32_mmla_8x3VL", 0, 3, 8,
+    {"sve_interleaved_s8s32_mmla_8x3VL", Needs::sve_i8mm, 0, 3, 8,
      {{{8, 7, arm_gemm::sve_interleaved_s8s32_mmla_8x3VL, pack_tile<8, 8>},
        {4, 3, sve_mmla_4, pack_tile<4, 8>},
        {2, 1, sve_mmla_2, pack_tile<2, 8>}}}},
-    {"sve_interleaved_s8s32_dot_8x3VL", 0, 3, 4,
+    {"sve_interleaved_s8s32_dot_8x3VL", Needs::sve, 0, 3, 4,
      {{{8, 5, arm_gemm::sve_interleaved_s8s32_dot_8x3VL, pack_tile<8, 4>}, {4, 1, sve_dot_4, pack_tile<4, 4>}}}},
-    {"a64_interleaved_s8s32_mmla_8x12", 12, 0, 8,
+    {"a64_interleaved_s8s32_mmla_8x12", Needs::i8mm, 12, 0, 8,
      {{{8, 7, arm_gemm::a64_interleaved_s8s32_mmla_8x12, pack_tile<8, 8>},
        {4, 3, neon_mmla_4, pack_tile<4, 8>},
        {2, 1, neon_mmla_2, pack_tile<2, 8>}}}},
-    {"a64_gemm_s8_8x12", 12, 0, 4,
+    {"a64_gemm_s8_8x12", Needs::dot_product, 12, 0, 4,
      {{{8, 7, arm_gemm::a64_gemm_s8_8x12, pack_tile<8, 4>},
        {4, 3, neon_dot_4, pack_tile<4, 4>},
        {2, 2, neon_dot_2, pack_tile<2, 4>},
        {1, 1, neon_dot_1, pack_tile<1, 4>}}}},
-    {"a64_gemm_s8_4x4", 4, 0, 16, {{{4, 1, arm_gemm::a64_gemm_s8_4x4, pack_tile<4, 16>}}}},
+    {"a64_gemm_s8_4x4", Needs::nothing, 4, 0, 16, {{{4, 1, arm_gemm::a64_gemm_s8_4x4, pack_tile<4, 16>}}}},
 };
 
 // Calls use(where values of weights [N, K] are, where they are in panels, how many).
@@ -54,6 +54,18 @@ template <typename Use> void for_each_step(const KernelFamily& family, int64_t N
 }
 
 } // namespace
+
+bool KernelFamily::runs_here() const {
+    const arm_compute::CPUInfo& cpu = arm_compute::CPUInfo::get();
+    switch (needs) {
+    case Needs::nothing: return true;
+    case Needs::dot_product: return cpu.has_dotprod();
+    case Needs::i8mm: return cpu.has_i8mm();
+    case Needs::sve: return cpu.has_sve();
+    case Needs::sve_i8mm: return cpu.has_svei8mm();
+    }
+    return false;
+}
 
 int64_t KernelFamily::panel_columns() const {
     return vectors ? vectors * sve_bytes() / 4 : columns;

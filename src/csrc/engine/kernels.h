@@ -37,14 +37,20 @@ struct TileKernel {
 
 constexpr int64_t kMaxTileRows = 8;
 
+// What a CPU must have beyond Armv8.2-A.
+enum class Needs { nothing, dot_product, i8mm, sve, sve_i8mm };
+
 // Kernels that differ in their rows alone, the tallest first; the last ones may be empty.
 struct KernelFamily {
     const char* name;    // ACL's name of the tallest
+    Needs       needs;
     int64_t     columns; // of a panel; 0 where it is ...
     int64_t     vectors; // ... that many scalable vectors of 32-bit values
     int64_t     step;
     std::array<TileKernel, 4> kernels;
 
+    // Whether this CPU has what the kernels need.
+    bool runs_here() const;
     int64_t panel_columns() const;
     // The size of packed weights.
     size_t packed_bytes(int64_t N, int64_t K) const;

@@ -153,6 +153,10 @@ PackedWeight view_packed(const void* bytes, size_t size) {
         throw std::invalid_argument(std::string("it was packed for the kernel ") + header.family +
                                     ", which is not used here: pack the weight again");
     }
+    if (!family->runs_here()) {
+        throw std::invalid_argument(std::string("it was packed for the kernel ") + header.family +
+                                    ", which takes instructions that this CPU lacks: pack the weight again on this CPU");
+    }
     const bool has_sizes = header.N >= 1 && header.K >= 1 && header.K <= kMaxK &&
                            (header.scale_count == 1 || header.scale_count == header.N);
     const Layout at = has_sizes ? layout_of(header, *family) : Layout{};
