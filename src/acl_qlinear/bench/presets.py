@@ -160,7 +160,7 @@ PRESETS = {
 def measure(meter: Meter, preset: Preset, cases: list[tuple[Shape, str]]) -> Iterator[dict[str, Any]]:
     """The results of all cases, one after the other."""
     # Python makes code faster that has run some times.
-    for kind in {kind for _, kind in cases}:
+    for kind in dict.fromkeys(kind for _, kind in cases):
         small = make_case(1, 64, 64, kind)
         for engine in measured_engines(meter, preset, small):
             call = small.call(engine)
