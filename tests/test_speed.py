@@ -10,6 +10,7 @@ import pytest
 import yaml
 from acl_ci import bench, build, emulator, profile
 from acl_ci.cache import ROOT
+from acl_ci.pins import VARIANTS
 
 from .conftest import MICROARCHITECTURES, TORCHES
 
@@ -62,7 +63,10 @@ def test_other_promises(measured: Callable[[str, str], bench.Report], preset: st
 
 def test_report_says_what_was_measured(measured: Callable[[str, str], bench.Report]) -> None:
     report = measured("armv8_2a", "smoke")
-    assert report["versions"].keys() == {"acl_qlinear", "acl", "torch", "python", "microarchitecture"}
+    versions = report["versions"]
+    assert versions["acl"] == VARIANTS["acl_version"][0] and versions["onednn"] == VARIANTS["onednn"][-1]
+    assert versions["microarchitecture"] == "armv8.2-a" and versions["torch"].startswith(f"{TORCHES[-1]}.")
+    assert all(versions[name] for name in ("acl_qlinear", "python", "numpy", "libc", "kernel"))
     assert report["preset"] == "smoke" and report["threads"] == 1 and report["warm_up_calls"] >= 1
     assert report["command"][1:3] and report["measure"] == ("seconds" if emulator.NATIVE else "modelled V1 cycles")
     assert emulator.NATIVE or report["cpu"] == bench.CPU

@@ -4,10 +4,12 @@ import argparse
 import json
 import os
 import platform
+import re
 import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import track
@@ -35,6 +37,17 @@ def cpu() -> str:
     return _CORES.get(part, f"CPU part {part}")
 
 
+def versions() -> dict[str, str]:
+    """What is measured, with what is beside and below it."""
+    onednn = re.search(r"(?:MKL-DNN|oneDNN) v([0-9.]+)", torch.__config__.show())
+    return {
+        "acl_qlinear": acl_qlinear.__version__, "acl": _build.ACL_VERSION, "torch": torch.__version__,
+        "onednn": onednn[1] if onednn else "none", "python": platform.python_version(), "numpy": np.__version__,
+        "libc": " ".join(platform.libc_ver()), "kernel": platform.release(),
+        "microarchitecture": _build.MICROARCHITECTURE,
+    }  # fmt: skip
+
+
 def make_report(meter: Meter, name: str, cases: list[tuple[Shape, str]], cores: list[int] | None) -> report.Report:
     """Measures all cases, with progress on stderr; what --json writes."""
     # A thread that refreshes the progress bar would be counted with the calls.
@@ -44,12 +57,9 @@ def make_report(meter: Meter, name: str, cases: list[tuple[Shape, str]], cores: 
         transient=True, auto_refresh=False,
     )  # fmt: skip
     return {
-        "versions": {
-            "acl_qlinear": acl_qlinear.__version__, "acl": _build.ACL_VERSION, "torch": torch.__version__,
-            "python": platform.python_version(), "microarchitecture": _build.MICROARCHITECTURE,
-        },
-        "preset": name, "measure": meter.measure, "threads": torch.get_num_threads(), "cpu": cpu(),
-        "pinned_to": cores, "warm_up_calls": meter.warm_up, "command": sys.argv, "cases": list(steps),
+        "versions": versions(), "preset": name, "measure": meter.measure, "threads": torch.get_num_threads(),
+        "cpu": cpu(), "pinned_to": cores, "warm_up_calls": meter.warm_up, "command": sys.argv,
+        "cases": list(steps),
     }  # fmt: skip
 
 
