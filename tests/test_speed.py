@@ -130,6 +130,50 @@ def test_time_under_emulation_is_refused(installed: Installed, run_in: Run) -> N
     assert done.returncode == 1 and "time under emulation says nothing" in done.stderr
 
 
+BAD_OPTIONS = {
+    "'8x768' is no shape, expected MxKxN": ["--shape", "8x768"],
+    "there is no directory missing": ["--json", "missing/report.json"],
+    "--shape does not go with --preset memory": ["--preset", "memory", "--shape", "8x768x768"],
+    "invalid choice: 'fp8'": ["--kind", "fp8"],
+}
+
+
+def test_bad_options_are_refused_before_measuring(installed: Installed, run_in: Run) -> None:
+    program = (
+        "import sys; from acl_qlinear.bench.__main__ import parse_arguments, plot\n"
+        f"for options in {[*BAD_OPTIONS.values(), ['--png', 'picture.png']]}:\n"
+        "    sys.argv[1:] = options\n"
+        "    plot.is_possible = lambda: False\n"
+        "    try:\n"
+        "        parse_arguments()\n"
+        "    except SystemExit as status:\n"
+        "        print('status', status)\n"
+    )
+    home = installed("armv8_2a", TORCHES[-1])
+    done = run_in(home, ["python3.11", "-c", program], emulator.CPUS["armv8_2a"][0])
+    assert done.stdout.split() == ["status", "2"] * (len(BAD_OPTIONS) + 1)
+    for message in (*BAD_OPTIONS, "--png needs matplotlib: conda install matplotlib-base"):
+        assert message in done.stderr
+
+
+def test_clock(installed: Installed, run_in: Run, tmp_path: Path) -> None:
+    """What AArch64 machines report; emulated, the seconds themselves say nothing."""
+    program = (
+        "import os, sys; os.environ.pop('QEMU_CPU', None)\n"
+        "from acl_qlinear.bench.__main__ import main; sys.exit(main())"
+    )
+    file = tmp_path / "report.json"
+    options = ["--shape", "1x64x64", "--kind", "u8 tensor", "--kind", "dynamic channel", "--json", file]
+    home = installed("armv8_2a", TORCHES[-1])
+    done = run_in(home, ["python3.11", "-c", program, *options], emulator.CPUS["armv8_2a"][0])
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "µs per call" in done.stdout and "floor" not in done.stdout
+    report = json.loads(file.read_text())
+    assert report["measure"] == "seconds" and len(report["pinned_to"]) == 1 and len(report["cases"]) == 2
+    costs = [case[engine] for case in report["cases"] for engine in ("acl", "torch", "fp32")]
+    assert all(0 < cost["seconds"] < 1 and cost["spread"] >= 0 for cost in costs)
+
+
 @counted
 def test_profile_adds_up(installed: Installed, measured: Callable[[str, str], bench.Report]) -> None:
     """Functions' costs sum up to the call's, and ACL's kernel has most of it."""

@@ -88,7 +88,16 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--compare", nargs=2, type=Path, metavar=("A.json", "B.json"), help="print what changed from A to B"
     )
-    return parser.parse_args()
+    options = parser.parse_args()
+    # Before anything is measured, which may take long.
+    if options.png and not plot.is_possible():
+        parser.error("--png needs matplotlib: conda install matplotlib-base")
+    for file in (options.json, options.png):
+        if file and not file.parent.is_dir():
+            parser.error(f"{file} cannot be written: there is no directory {file.parent}")
+    if options.shape and options.preset == "memory":
+        parser.error("--shape does not go with --preset memory, which is about the layers of bert-base")
+    return options
 
 
 def check() -> int:

@@ -1,5 +1,6 @@
 """The picture of a report."""
 
+import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +12,15 @@ from .report import Report, heading, name, unit
 _COLOURS = {"acl": "tab:blue", "torch": "tab:orange", "fp32": "tab:green"}
 
 
-def save(report: Report, path: Path) -> None:
-    """Writes the picture as PNG: ratios and costs over M, or what the preset is about.
+def is_possible() -> bool:
+    """Whether matplotlib is there, which pictures need and nothing else does."""
+    return importlib.util.find_spec("matplotlib") is not None
 
-    Raises ImportError, with what to install, where matplotlib is not.
-    """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("--png needs matplotlib: conda install matplotlib-base") from error
+
+def save(report: Report, path: Path) -> None:
+    """Writes the picture as PNG: ratios and costs over M, or what the preset is about."""
+    from matplotlib.figure import Figure
+
     draw = {"stream": _stream, "threads": _threads, "memory": _memory}.get(report["preset"], _grid)
     figure = Figure(layout="constrained")
     draw(report, figure)

@@ -45,7 +45,10 @@ def streamed(meter: Meter, preset: Preset, case: Case) -> dict[str, Any]:
     """64 different M, 1 to case's M, in random order, twice: each engine's cost in all.
 
     "alone" is the sum of what the same calls cost when each M is called again and again.
+    Raises ValueError for a case of fewer than 64 rows.
     """
+    if case.shape[0] < 64:
+        raise ValueError(f"the stream's shape has M={case.shape[0]}, expected 64 or more: it has 64 different M")
     numbers = random.Random(0).sample(range(1, case.shape[0] + 1), 64)
     result: dict[str, Any] = {"M": numbers}
     for engine in measured_engines(meter, preset, case):
