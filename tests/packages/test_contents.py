@@ -88,8 +88,12 @@ V1 = "armv8.4-a+sve+i8mm+bf16+fp16+ssbs+rng+profile"
 DISPATCHED = re.compile(r"_ZNK?8arm_(gemm|conv).*\d(sve|sve2|sme2?)_|_ZN8arm_conv9depthwise11interleaves")
 
 
-def foreign_instructions(listing: str, binutils: Path, work: Path) -> dict[str, set[str]]:
-    """Instructions that the assembler refuses for a Neoverse V1, and the functions that have them."""
+# Our kernels, which a weight names only where the CPU has what they need (KernelFamily::runs_here).
+OUR_KERNELS = re.compile(r"_ZN11acl_qlinear.*\d(sve_mmla|sve_dot|neon_mmla|neon_dot)")
+
+
+def foreign_instructions(listing: str, binutils: Path, work: Path, march: str = V1) -> dict[str, set[str]]:
+    """Instructions that the assembler refuses for an architecture, and the functions that have them."""
     functions: dict[str, set[str]] = {}
     function = "?"
     for line in listing.splitlines():
@@ -100,7 +104,7 @@ def foreign_instructions(listing: str, binutils: Path, work: Path) -> dict[str, 
             functions.setdefault(text, set()).add(function)
     texts = sorted(functions)
     (work / "all.s").write_text("\n".join(texts) + "\n")
-    words = [binutils / "aarch64-conda-linux-gnu-as", f"-march={V1}", work / "all.s", "-o", "/dev/null"]
+    words = [binutils / "aarch64-conda-linux-gnu-as", f"-march={march}", work / "all.s", "-o", "/dev/null"]
     errors = subprocess.run(words, capture_output=True, text=True, check=False).stderr
     numbers = {int(n) for n in re.findall(r"all\.s:(\d+): Error", errors)}
     return {texts[n - 1]: functions[texts[n - 1]] for n in numbers}
@@ -115,6 +119,17 @@ def test_neoverse_v1_build_uses_no_instruction_that_a_v1_lacks(
         foreign = foreign_instructions(listing, binutils, tmp_path)
         outside = {text: names for text, names in foreign.items() if not all(map(DISPATCHED.match, names))}
         assert not outside, list(outside.items())[:10]
+
+
+def test_armv8_2a_extension_keeps_newer_instructions_to_its_kernels(
+    unpacked: Unpacked, binutils: Path, tmp_path: Path
+) -> None:
+    _, extension = libraries(unpacked("armv8_2a"))
+    listing = tool(binutils, "objdump", "-d", "--no-show-raw-insn", "--no-addresses", extension)
+    foreign = foreign_instructions(listing, binutils, tmp_path, "armv8.2-a+fp16")
+    assert {"smmla", "sdot"} <= {text.split()[0] for text in foreign}
+    outside = {text: names for text, names in foreign.items() if not all(map(OUR_KERNELS.match, names))}
+    assert not outside, list(outside.items())[:10]
 
 
 def test_scan_sees_a_foreign_instruction(binutils: Path, tmp_path: Path) -> None:
