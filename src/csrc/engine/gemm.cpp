@@ -66,7 +66,7 @@ Products PackedRows::multiply(const int8_t* weights, int64_t panels) const {
     const int64_t K = round_up(K_, family_.step), size = rows_ * columns_;
     const int64_t more = ceil_div(kEpilogueColumns, columns_);
     int32_t* const sums = scratch<Scratch::accumulators, int32_t>(static_cast<size_t>((panels + more) * size));
-    const Products products{sums, rows_, columns_, panels};
+    const Products products{sums, rows_, columns_};
     if (rows_ == part_[0].kernel->rows) {
         // One tile: all panels in one call.
         part_[0].kernel->run(packed_, weights, sums, 1, static_cast<int>(panels), static_cast<int>(K));

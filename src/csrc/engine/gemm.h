@@ -19,7 +19,7 @@ constexpr int64_t kEpilogueColumns = 16;
 struct Products {
     // [panels, rows, panel_columns], readable for columns up to the next multiple of kEpilogueColumns
     int32_t* values;
-    int64_t  rows, panel_columns, panels;
+    int64_t  rows, panel_columns;
 };
 
 // Some rows of activations, packed once for all panels of weights.
