@@ -11,7 +11,7 @@ from .report import Report, geometric_means, name
 
 # Modelled cycles of ours over PyTorch 2.9's, at most, on one thread of a Neoverse V1, in the preset "smoke".
 _OF_TORCH: dict[tuple[int, int, int], dict[str, float]] = {
-    (1, 64, 64): {"tensor": 0.20, "channel": 0.10, "dynamic tensor": 0.28, "dynamic channel": 0.10},
+    (1, 64, 64): {"tensor": 0.20, "channel": 0.10, "dynamic tensor": 0.20, "dynamic channel": 0.10},
     (1, 768, 768): {"tensor": 0.30, "channel": 0.004, "dynamic tensor": 0.22, "dynamic channel": 0.004},
     (8, 768, 768): {"tensor": 0.46, "channel": 0.0065, "dynamic tensor": 0.46, "dynamic channel": 0.0067},
     (128, 768, 768): {"tensor": 0.88, "dynamic tensor": 0.85},
