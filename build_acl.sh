@@ -127,6 +127,7 @@ __asm__(".symver exp,exp@GLIBC_2.17\n.symver log,log@GLIBC_2.17\n.symver pow,pow
         ".symver expf,expf@GLIBC_2.17\n.symver logf,logf@GLIBC_2.17\n.symver powf,powf@GLIBC_2.17");
 SYMVER
 
+hardening='-fstack-protector-strong -mbranch-protection=standard'
 options=(
     neon=1 opencl=0 os=linux "build=$build" "${variant_options[@]}"
     # A scheduler of the caller's, or ACL's own threads: no OpenMP runtime comes along.
@@ -138,8 +139,8 @@ options=(
 # ACL embeds these options into the library. Flags and paths of this machine stay out of it:
 # they are in a wrapper around the compiler. -w: a released version's warnings are upstream's.
 options+=(
-    "extra_cxx_flags=$variant_flags -w -fno-gnu-unique -include glibc.h"
-    "extra_link_flags=-Wl,-Bsymbolic -Wl,-z,relro,-z,now -Wl,--as-needed -Wl,--version-script=exports.map"
+    "extra_cxx_flags=$variant_flags -w -fno-gnu-unique $hardening -include glibc.h"
+    "extra_link_flags=-Wl,-Bsymbolic -Wl,-z,relro,-z,now,-z,noexecstack,-z,text,-z,defs -Wl,--as-needed -Wl,--version-script=exports.map"
 )
 cat > "$work/acl/cxx" <<CXX
 #!/bin/sh
@@ -153,7 +154,8 @@ target=build/out/libarm_compute.so
 log=$PWD/build_acl-$variant-$profile.log
 
 cd "$work/acl"
-scons=(env CC=./cxx CXX=./cxx scons "${options[@]}" "$target")
+# ACL embeds the git hash of whatever repository it is in: of none, wherever this directory is.
+scons=(env CC=./cxx CXX=./cxx GIT_DIR=none scons "${options[@]}" "$target")
 total=$("${scons[@]}" -n | grep -c ' -c .*-o\| -o .* -c ') || true
 ((total > 0)) || { "${scons[@]}" -n | tail -5 >&2; fail "scons has nothing to compile"; }
 echo "ACL $version, $variant, profile $profile: $total files with $CXX, $jobs at once; log: $log"

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Sourced by build.sh and test.sh: sets PYTHON, an interpreter with ci/requirements.txt, and
+# Sourced by the scripts beside it: sets PYTHON, an interpreter with ci/requirements.txt, and
 # sees to it that the programs that the machine itself must have are there.
 set -euo pipefail
 
 if [[ ${1:-} == --help && ${BASH_SOURCE[0]} == "$0" ]]; then
-    echo "Sourced by ci/build.sh and ci/test.sh; does nothing by itself."
+    echo "Sourced by the scripts beside it; does nothing by itself."
     exit
 fi
 
@@ -19,6 +19,8 @@ needed_programs() {
         echo gcc=gcc make=make pkg-config=pkg-config
         pkg-config --exists glib-2.0 2>/dev/null || echo glib-2.0.pc=libglib2.0-dev
     fi
+    # What one command needs more than the others.
+    echo "${NEEDS:-}"
     # A C library's headers come with libc6-dev, which gcc only recommends.
     [[ -e /usr/include/stdio.h || $(uname -m) == aarch64 ]] || echo stdio.h=libc6-dev
 }

@@ -16,7 +16,7 @@ from rich.table import Table
 
 from . import bootstrap, build, emulator, packages, prefix
 from .cache import CACHE, ROOT, CiError, folder, leave, run, say
-from .pins import VARIANTS
+from .pins import VARIANTS, chosen
 
 OUTPUT = build.DIST / "bench"
 KEPT = ROOT / "tests/kept_costs.json"
@@ -74,7 +74,8 @@ def grown(kept: dict[str, float], report: Report) -> list[str]:
 def build_figures() -> list[dict[str, Any]]:
     """Seconds that build_acl.sh takes, cold and with a warm ccache, and the size of what it makes."""
     machine = bootstrap.SUBDIR[bootstrap.BUILD_ARCH]
-    source = packages.debian_source(acl_version=packages.acl_version())
+    row = chosen(acl_version=packages.acl_version())
+    source = packages.debian_source(row["acl_source"][0], row["acl_sha256"][0])
     if not source:
         raise CiError("--builds needs apt, which ACL's source comes through")
     specs = ["gxx_linux-aarch64", "sysroot_linux-aarch64", "scons", "ccache", "python 3.11.*"]

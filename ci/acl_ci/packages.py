@@ -4,6 +4,7 @@ import os
 import platform
 import shutil
 import warnings
+from datetime import UTC, datetime
 from pathlib import Path
 
 import yaml
@@ -16,17 +17,19 @@ from rattler_build import (
     build_recipes,
 )
 
-from . import debian
+from . import attest, debian, seal
 from .bootstrap import SUBDIR
 from .cache import CACHE, ROOT, CiError, folder, locked, say, tree_hash
 from .pins import VARIANTS, chosen
 from .prefix import PLATFORM
 
 RECIPES = ROOT / "recipe"
+# The time that packages carry, whenever they are built.
+EPOCH = int(datetime.fromisoformat(VARIANTS["source_date"][0]).replace(tzinfo=UTC).timestamp())
 # What a recipe's package is made from, besides the recipe itself and the variants.
 SOURCES = {
     "acl-microarch": [ROOT / "src/LICENSE"],
-    "arm-compute-library": [ROOT / "build_acl.sh"],
+    "arm-compute-library": [ROOT / "build_acl.sh", RECIPES / "variants.yaml"],
     "acl-qlinear": [ROOT / "src"],
 }
 
@@ -37,14 +40,12 @@ def acl_version() -> str:
     return from_debian if shutil.which("apt-get") else from_address
 
 
-def debian_source(**wanted: str) -> Path | None:
-    """ACL's source, where the wanted row of the variants takes it from Debian."""
-    row = chosen(**wanted)
-    source = row["acl_source"][0]
-    if not source.startswith("debian:"):
+def debian_source(address: str, sha256: str) -> Path | None:
+    """ACL's source, where its address is in Debian: debian:SUITE/FILE."""
+    if not address.startswith("debian:"):
         return None
-    suite, file = source.removeprefix("debian:").split("/")
-    return debian.source(suite, file.split("_")[0], row["acl_sha256"][0])
+    suite, file = address.removeprefix("debian:").split("/")
+    return debian.source(suite, file.split("_")[0], sha256)
 
 
 def render(name: str, **wanted: str) -> list[RenderedVariant]:
@@ -66,76 +67,102 @@ def build(name: str, channel: Path, upstream: list[str], **wanted: str) -> list[
     upstream: the channels with everything that is not ours. Packages are cached by
     all that goes into them.
     """
-    os.environ["CCACHE_DIR"] = str(CACHE / "ccache")
-    # The solver for the target must not ask this machine.
-    os.environ["CONDA_OVERRIDE_ARCHSPEC"] = "neoverse_v1"
-    os.environ["CONDA_OVERRIDE_GLIBC"] = "2.36"
-    if name == "arm-compute-library" and (source := debian_source(**wanted)):
-        os.environ["ACL_SOURCE_URL"] = source.as_uri()
-
     inputs = {
         "recipe": tree_hash(RECIPES / name, RECIPES / "variants.yaml", *SOURCES[name]),
         "channels": upstream,
         "ours": _ours(name, channel),
         "wanted": wanted,
+        "sealed": tree_hash(ROOT / "ci/acl_ci/seal.py", ROOT / "ci/acl_ci/attest.py"),
     }
+    sources = [(source, str(source.relative_to(ROOT))) for source in SOURCES[name]]
     built = []
     for variant in render(name, **wanted):
-        label = f"{name} {variant.recipe.build.string}"
+        row = {key: str(value) for key, value in variant.variant.items() if key in VARIANTS}
 
-        def make(target: Path, variant: RenderedVariant = variant, label: str = label) -> None:
+        def make(target: Path, row: dict[str, str] = row, label: str = f"{name} {variant.recipe.build.string}") -> None:
             say(f"building {label}")
-            _build_one(name, variant, target, [channel.as_uri(), *upstream], label)
+            started = datetime.now(UTC)
+            package = build_package(RECIPES / name, row, sources, channel, upstream, target, CACHE / "build" / name)
+            attest.write(package, started, sources)
 
         home = folder(f"packages/{name}", [inputs, variant.recipe.build.string], make)
-        for package in home.glob("*/*.conda"):
-            target = channel / package.parent.name / package.name
+        for file in sorted(home.glob("*/*")):
+            target = channel / file.parent.name / file.name
             target.parent.mkdir(exist_ok=True)
-            shutil.copy(package, target)
-            built.append(target)
+            shutil.copyfile(file, target)
+            if file.suffix == ".conda":
+                built.append(target)
     return built
 
 
-def _build_one(name: str, variant: RenderedVariant, target: Path, channels: list[str], label: str) -> None:
-    """Builds one package into `target`/SUBDIR/."""
-    # Always the same place, since compilers' paths are part of what ccache compares.
-    output = CACHE / "build" / name
+def build_package(
+    recipe: Path, row: dict[str, str], sources: list[tuple[Path, str]], channel: Path, upstream: list[str],
+    target: Path, output: Path, ccache: Path = CACHE / "ccache", epoch: int = EPOCH,
+) -> Path:  # fmt: skip
+    """Builds a recipe for one row of the variants, seals the package, and moves it into `target`/SUBDIR/.
+
+    sources: what of the checkout the recipe uses, and its paths there. channel: the
+    folder with our own packages. output: the folder that rattler-build works in; compilers'
+    paths are part of what ccache compares, so the same one is quicker. epoch: the
+    package's time, in seconds.
+    """
+    os.environ.update(
+        CCACHE_DIR=str(ccache),
+        # The solver for the target must not ask this machine.
+        CONDA_OVERRIDE_ARCHSPEC="neoverse_v1",
+        CONDA_OVERRIDE_GLIBC="2.36",
+    )
+    places = {str(output): "/build", channel.as_uri(): "acl-qlinear"}
+    places |= {address.rstrip("/"): "bootstrap" for address in upstream if address.startswith("file:")}
+    if (address := row.get("acl_source")) and (source := debian_source(address, row["acl_sha256"])):
+        os.environ["ACL_SOURCE_URL"] = source.as_uri()
+        places[source.as_uri().replace("+", "%2B")] = places[source.as_uri()] = address
+    channels = [channel.as_uri(), *upstream]
     with locked(output.with_suffix(".lock")):
         shutil.rmtree(output, ignore_errors=True)
-        _build_in(output, name, variant, target, channels, label)
-        shutil.rmtree(output)
+        try:
+            package = _run_rattler_build(recipe, row, channels, output)
+            seal.seal(package, epoch, places, sources)
+            final = target / package.parent.name / package.name
+            final.parent.mkdir(exist_ok=True)
+            # Another file system, maybe.
+            shutil.move(package, final)
+        finally:
+            shutil.rmtree(output, ignore_errors=True)
+    return final
 
 
-def _build_in(
-    output: Path, name: str, variant: RenderedVariant, target: Path, channels: list[str], label: str
-) -> None:
-    row = target / "variant.yaml"
-    row.write_text(yaml.safe_dump({key: [value] for key, value in variant.variant.items() if key in VARIANTS}))
+def _run_rattler_build(recipe: Path, row: dict[str, str], channels: list[str], output: Path) -> Path:
+    output.mkdir(parents=True)
+    variant = output / "variant.yaml"
+    variant.write_text(yaml.safe_dump({key: [value] for key, value in row.items()}))
     try:
         with warnings.catch_warnings():
-            # variant.run_build() would do, but in py-rattler-build 0.73 it solves the target's
+            # RenderedVariant.run_build() would do, but in py-rattler-build 0.73 it solves the target's
             # packages for the machine that builds.
             warnings.simplefilter("ignore", DeprecationWarning)
             build_recipes(
-                [RECIPES / name / "recipe.yaml"],
+                [recipe / "recipe.yaml"],
                 build_platform=SUBDIR[platform.machine()],
                 target_platform=PLATFORM,
                 host_platform=PLATFORM,
                 channel=channels,
-                variant_config=[str(row)],
+                variant_config=[str(variant)],
                 output_dir=output,
                 no_build_id=True,
                 # Tests of packages for AArch64 are run where they can be: ci/test.sh.
                 test="skip",
+                # Packed again by `seal`.
+                package_format="conda:1",
             )
     except Exception as error:  # rattler-build's errors have no type in common
         logs = [log.read_text(errors="replace") for log in output.glob("bld/*/work/conda_build.log")]
         tail = "\n".join("".join(logs).splitlines()[-25:])
-        raise CiError(f"{label} cannot be built: {error}\n{tail}") from error
-    for package in output.glob("*/*.conda"):
-        (target / package.parent.name).mkdir(exist_ok=True)
-        package.rename(target / package.parent.name / package.name)
-    row.unlink()
+        raise CiError(f"{recipe.name} cannot be built: {error}\n{tail}") from error
+    packages = list(output.glob("*/*.conda"))
+    if len(packages) != 1:
+        raise CiError(f"{recipe} makes {len(packages)} packages of {row}, expected 1")
+    return packages[0]
 
 
 def _ours(name: str, channel: Path) -> str:

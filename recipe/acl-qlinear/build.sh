@@ -19,5 +19,6 @@ export CXXFLAGS
 export _PYTHON_HOST_PLATFORM=linux-aarch64
 export CMAKE_ARGS="${CMAKE_ARGS:-} -DCMAKE_COMPILE_WARNING_AS_ERROR=ON -DCMAKE_PREFIX_PATH=$PREFIX;$torch -DCMAKE_FIND_ROOT_PATH=$PREFIX;$torch"
 "$python" -m pip wheel --no-deps --no-build-isolation --no-cache-dir --wheel-dir dist .
+# By name, since pip writes down the path of a file that it is given.
 "$python" -m pip install --no-deps --no-index --only-binary=:all: --platform linux_aarch64 \
-    --target "$SP_DIR" dist/*.whl
+    --find-links dist --target "$SP_DIR" acl-qlinear
