@@ -12,6 +12,7 @@ import re
 import shutil
 import sys
 import zipfile
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
@@ -21,6 +22,7 @@ from rattler_build import assemble_package
 
 from . import debian
 from .cache import ROOT, CiError, folder, run, say, tree_hash
+from .pins import EPOCH
 
 BOOTSTRAP = yaml.safe_load((ROOT / "ci/bootstrap.yaml").read_text())
 BUILD_ARCH = platform.machine()
@@ -39,6 +41,7 @@ def channel() -> Path:
     }
     inputs = {
         "contents": tree_hash(ROOT / "ci/bootstrap.yaml", ROOT / "ci/acl_ci/bootstrap.py"),
+        "epoch": EPOCH,
         "debs": sorted(str(deb) for files in debs.values() for deb in files),
         "machine": BUILD_ARCH,
     }
@@ -56,6 +59,8 @@ def _architectures(kind: str) -> list[str]:
 
 
 def _make(target: Path, debs: dict[tuple[str, str], list[Path]]) -> None:
+    # Files' modes are part of the packages.
+    os.umask(0o022)
     total = len(debs) + len(BOOTSTRAP["wheels"])
     number = itertools.count(1)
     work = target / "work"
@@ -86,6 +91,9 @@ def _assemble(target: Path, files: Path, name: str, version: str, subdir: str, d
         summary=f"{name}, repackaged for machines that do not reach conda-forge",
         # Read a few times on the machine that wrote it: speed counts, size does not.
         compression_level=1,
+        # Neither the time nor the number of processors changes a byte.
+        timestamp=datetime.fromtimestamp(EPOCH, UTC),
+        compression_threads=2,
     )
 
 

@@ -14,8 +14,11 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from .cache import CACHE, CiError, folder, run
+from .cache import CACHE, ROOT, CiError, folder, run
 
+# The sha256 of every file, by SUITE/ARCHITECTURE/NAME; ci/lock.sh writes it.
+LOCK = ROOT / "ci/debian.lock"
+SOURCE = ["source", "--tar-only", "--download-only"]
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 
 
@@ -87,29 +90,58 @@ def _listed(config: Path, arguments: list[str]) -> list[Remote]:
     return sorted((Remote(file, sha256) for _, file, sha256 in found), key=lambda r: r.file)
 
 
-def packages(suite: str, arch: str, names: list[str]) -> list[Path]:
-    """The .deb files of `names`, without their dependencies. arch: amd64 or arm64."""
-    config = _apt(suite, arch)
-    wanted = _listed(config, ["download", *names])
+def offered(suite: str, arch: str, names: list[str]) -> list[Remote]:
+    """The .deb files that Debian has of `names`. arch: amd64 or arm64."""
+    wanted = _listed(_apt(suite, arch), ["download", *names])
     if len(wanted) != len(names):
         raise CiError(f"Debian {suite} {arch} offers {len(wanted)} of the {len(names)} packages {names}")
-    home = _fetch(config, ["download", *names], wanted, f"debs/{suite}-{arch}")
+    return wanted
+
+
+def offered_source(suite: str, package: str) -> Remote:
+    """The upstream tarball that Debian has of a source package."""
+    wanted = _listed(_apt(suite, "amd64"), [*SOURCE, package])
+    if len(wanted) != 1:
+        raise CiError(f"Debian {suite} offers {len(wanted)} upstream tarballs of {package}, expected 1")
+    return wanted[0]
+
+
+def packages(suite: str, arch: str, names: list[str]) -> list[Path]:
+    """The .deb files of `names`, without their dependencies, as in ci/debian.lock. arch: amd64 or arm64."""
+    wanted = offered(suite, arch, names)
+    for remote in wanted:
+        _check_locked(f"{suite}/{arch}", remote)
+    home = _fetch(_apt(suite, arch), ["download", *names], wanted, f"debs/{suite}-{arch}")
     return [home / remote.file for remote in wanted]
 
 
 def source(suite: str, package: str, sha256: str | None = None) -> Path:
-    """The upstream tarball of a source package. With sha256, any other content is an error."""
-    config = _apt(suite, "amd64")
-    arguments = ["source", "--tar-only", "--download-only", package]
-    wanted = _listed(config, arguments)
-    if len(wanted) != 1:
-        raise CiError(f"Debian {suite} offers {len(wanted)} upstream tarballs of {package}, expected 1")
-    if sha256 and wanted[0].sha256 != sha256:
+    """The upstream tarball of a source package, with this sha256 or the one in ci/debian.lock."""
+    remote = offered_source(suite, package)
+    if not sha256:
+        _check_locked(f"{suite}/source", remote)
+    elif remote.sha256 != sha256:
         raise CiError(
-            f"Debian {suite}'s {wanted[0].file} has sha256 {wanted[0].sha256}, expected {sha256} "
+            f"Debian {suite}'s {remote.file} has sha256 {remote.sha256}, expected {sha256} "
             "(recipe/variants.yaml): Debian has another version now; add a row for it, or use another"
         )
-    return _fetch(config, arguments, wanted, f"sources/{package}") / wanted[0].file
+    return _fetch(_apt(suite, "amd64"), [*SOURCE, package], [remote], f"sources/{package}") / remote.file
+
+
+def _check_locked(place: str, remote: Remote) -> None:
+    """Raises CiError for a file that ci/debian.lock does not have. place: SUITE/ARCHITECTURE."""
+    locked = _locked().get(f"{place}/{remote.file}")
+    if locked != remote.sha256:
+        raise CiError(
+            f"Debian's {place}/{remote.file} has sha256 {remote.sha256}, expected {locked or 'another version'} "
+            "(ci/debian.lock): Debian has released an update; run ci/lock.sh and commit what it changes"
+        )
+
+
+@cache
+def _locked() -> dict[str, str]:
+    lines = (line.split() for line in LOCK.read_text().splitlines() if not line.startswith("#"))
+    return {name: sha256 for sha256, name in lines}
 
 
 def check_sha256(path: Path, expected: str) -> None:

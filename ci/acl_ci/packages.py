@@ -20,12 +20,10 @@ from rattler_build import (
 from . import attest, debian, seal
 from .bootstrap import SUBDIR
 from .cache import CACHE, ROOT, CiError, folder, locked, say, tree_hash
-from .pins import VARIANTS, chosen
+from .pins import EPOCH, VARIANTS, chosen
 from .prefix import PLATFORM
 
 RECIPES = ROOT / "recipe"
-# The time that packages carry, whenever they are built.
-EPOCH = int(datetime.fromisoformat(VARIANTS["source_date"][0]).replace(tzinfo=UTC).timestamp())
 # What a recipe's package is made from, besides the recipe itself and the variants.
 SOURCES = {
     "acl-microarch": [ROOT / "src/LICENSE"],

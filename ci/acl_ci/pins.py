@@ -1,5 +1,6 @@
 """The pins in recipe/variants.yaml."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 import yaml
@@ -7,6 +8,8 @@ import yaml
 from .cache import ROOT, CiError
 
 VARIANTS: dict[str, list] = yaml.safe_load((ROOT / "recipe/variants.yaml").read_text())
+# The time that packages carry, whenever they are built, in seconds.
+EPOCH = int(datetime.fromisoformat(VARIANTS["source_date"][0]).replace(tzinfo=UTC).timestamp())
 
 
 def rows(*keys: str) -> list[tuple[Any, ...]]:

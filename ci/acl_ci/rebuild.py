@@ -25,7 +25,7 @@ def rebuild(package: Path, upstream: list[str], target: Path, ccache: Path) -> P
     """
     channel = package.resolve().parents[1]
     if not list(channel.glob("*/repodata.json")):
-        raise CiError(f"{channel} is no channel: it has no repodata.json; a package is rebuilt from where it was built to")
+        raise CiError(f"{channel} has no repodata.json: give the package as it is in a channel of ours")
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         seal.unpack(package, root)
@@ -38,7 +38,8 @@ def rebuild(package: Path, upstream: list[str], target: Path, ccache: Path) -> P
         shutil.copytree(inside, tree)
         sources = [(tree / path, path) for path in sorted(map(str, _sources(recipe)))]
         home = tree / "recipe" / index["name"]
-        shutil.copytree(recipe, home, ignore=shutil.ignore_patterns("sources", "rendered_recipe.yaml", "variant_config*"))
+        ours = shutil.ignore_patterns("sources", "rendered_recipe.yaml", "variant_config.yaml")
+        shutil.copytree(recipe, home, ignore=ours)
         row = yaml.safe_load((recipe / "variant_config.yaml").read_text())
         row = {key: str(value) for key, value in row.items() if key in packages.VARIANTS}
         # Another folder than ci/build.sh has, and always the same one, for ccache.

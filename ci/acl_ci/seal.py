@@ -30,9 +30,12 @@ def unpack(package: Path, target: Path) -> None:
     with zipfile.ZipFile(package) as outer:
         for member in outer.namelist():
             if member.endswith(".tar.zst"):
-                with outer.open(member) as packed, zstandard.open(packed) as plain:
-                    with tarfile.open(fileobj=plain, mode="r|") as archive:
-                        archive.extractall(target, filter="tar")
+                with (
+                    outer.open(member) as packed,
+                    zstandard.ZstdDecompressor().stream_reader(packed) as plain,
+                    tarfile.open(fileobj=plain, mode="r|") as archive,
+                ):
+                    archive.extractall(target, filter="tar")
 
 
 def seal(package: Path, epoch: int, places: dict[str, str], sources: list[tuple[Path, str]]) -> None:

@@ -1,0 +1,226 @@
+"""ci/publish.sh: puts packages into a channel, whole or not at all.
+
+A channel that is a folder looks like this:
+
+    linux-aarch64/*.conda                    packages, and beside each its SBOM and provenance
+    .index/TIME/linux-aarch64/repodata.json  the index, and so on
+    .index/TIME/SHA256SUMS, SHA256SUMS.sig   of all of it
+    .index/current -> TIME
+    linux-aarch64/repodata.json -> ../.index/current/linux-aarch64/repodata.json, and so on
+
+Packages come first and are never replaced. Then one rename, of .index/current,
+replaces index, manifest and signature together.
+"""
+
+import argparse
+import asyncio
+import os
+import shutil
+import sys
+import time
+from pathlib import Path
+
+import rattler_build
+from rattler.index import index_fs
+
+from . import abi, build
+from .attest import PROVENANCE_SUFFIX, SBOM_SUFFIX, beside, sha256
+from .cache import CiError, leave, locked, run, say
+from .prefix import PLATFORM
+
+SUBDIRS = ("noarch", PLATFORM)
+INDEX = ".index"
+MANIFEST, SIGNATURE = "SHA256SUMS", "SHA256SUMS.sig"
+# What the signature is for, so that one made for something else is worth nothing here.
+NAMESPACE = "acl-qlinear-channel"
+# The hosted services, by how CHANNEL begins: what follows it, and where the credentials are.
+SERVICES = {
+    "anaconda": ("OWNER[/LABEL]", "ANACONDA_API_KEY"),
+    "artifactory": ("ADDRESS#CHANNEL", "ARTIFACTORY_TOKEN"),
+    "cloudsmith": ("OWNER/REPOSITORY", "CLOUDSMITH_API_KEY"),
+    "prefix": ("ADDRESS#CHANNEL", "PREFIX_API_KEY"),
+    "quetz": ("ADDRESS#CHANNEL", "QUETZ_API_KEY"),
+}
+
+
+def publish(packages: list[Path], channel: Path, key: Path) -> list[str]:
+    """Adds packages, each a file in SUBDIR/, to the folder `channel` and signs it with an OpenSSH key.
+
+    Returns the names of those that were not there yet. Raises CiError, and leaves
+    the channel as it was, when a package is there with other contents, when it
+    breaks the ABI of the last one with its version, and when the disk is full. May be
+    killed at any time; the next call completes what it began.
+    """
+    for subdir in SUBDIRS:
+        (channel / subdir).mkdir(parents=True, exist_ok=True)
+        if (channel / subdir / "repodata.json").is_file() and not (channel / INDEX).is_dir():
+            raise CiError(f"{channel} is a channel that ci/publish.sh did not make; give another folder, or a new one")
+    with locked(channel / ".lock"):
+        new = [package for package in packages if _is_new(package, channel)]
+        for package in new:
+            abi.check(package, channel / package.parent.name)
+        try:
+            for stale in channel.glob("*/.*.partial"):
+                stale.unlink()
+            for package in new:
+                say(f"publishing {package.name}")
+                for file in (beside(package, SBOM_SUFFIX), beside(package, PROVENANCE_SUFFIX), package):
+                    if file.exists():
+                        _copy(file, channel / package.parent.name / file.name)
+            _switch_index(channel, key)
+        except OSError as error:
+            for stale in channel.glob("*/.*.partial"):
+                stale.unlink()
+            raise CiError(f"cannot publish to {channel}: {error}; the channel is as it was") from error
+    return [package.name for package in new]
+
+
+def _is_new(package: Path, channel: Path) -> bool:
+    there = channel / package.parent.name / package.name
+    if not there.exists():
+        return True
+    old, given = sha256(there), sha256(package)
+    if old != given:
+        raise CiError(
+            f"{there} is published with sha256 {old}, and {package} has sha256 {given}: a published file is never "
+            "replaced; raise the version or the build number in the recipe"
+        )
+    return False
+
+
+def _copy(file: Path, target: Path) -> None:
+    partial = target.with_name(f".{target.name}.partial")
+    shutil.copyfile(file, partial)
+    with partial.open("rb") as content:
+        os.fsync(content.fileno())
+    partial.rename(target)
+
+
+def _switch_index(channel: Path, key: Path) -> None:
+    home = channel / INDEX
+    home.mkdir(exist_ok=True)
+    current = home / "current"
+    # Whatever a killed publish left.
+    generations = {entry for entry in home.iterdir() if entry.is_dir() and not entry.is_symlink()}
+    used = current.resolve() if current.is_symlink() else None
+    for generation in generations - {used}:
+        shutil.rmtree(generation)
+    new = home / str(time.time_ns())
+    try:
+        names = _write_index(channel, new)
+        _write_manifest(channel, new, names, key)
+    except BaseException:
+        shutil.rmtree(new, ignore_errors=True)
+        raise
+    # They lead nowhere until there is a current index.
+    for name in [*names, MANIFEST, SIGNATURE]:
+        _link(channel / name, Path(*[".."] * name.count("/"), INDEX, "current", name))
+    _link(current, Path(new.name))
+    if used:
+        shutil.rmtree(used, ignore_errors=True)
+
+
+def _write_index(channel: Path, target: Path) -> list[str]:
+    """Writes the index of the channel's packages into `target`, and returns the paths of its files."""
+    for subdir in SUBDIRS:
+        (target / subdir).mkdir(parents=True)
+        for package in (channel / subdir).glob("[!.]*.conda"):
+            os.link(package, target / subdir / package.name)
+    # Shards are files of their own, and would come and go one by one.
+    asyncio.run(index_fs(target, write_shards=False))
+    for package in target.glob("*/*.conda"):
+        package.unlink()
+    for folder in target.glob(".*"):
+        shutil.rmtree(folder)
+    return sorted(file.relative_to(target).as_posix() for file in target.rglob("*") if file.is_file())
+
+
+def _write_manifest(channel: Path, target: Path, names: list[str], key: Path) -> None:
+    files = {name: target / name for name in names}
+    for subdir in SUBDIRS:
+        for file in (channel / subdir).iterdir():
+            if ".conda" in file.name and not file.name.startswith("."):
+                files[f"{subdir}/{file.name}"] = file
+    lines = [f"{sha256(file)}  {name}\n" for name, file in sorted(files.items())]
+    (target / MANIFEST).write_text("".join(lines))
+    run(["ssh-keygen", "-q", "-Y", "sign", "-f", key, "-n", NAMESPACE, target / MANIFEST])
+    for file in target.rglob("*"):
+        if file.is_file():
+            file.chmod(0o644)
+            with file.open("rb") as content:
+                os.fsync(content.fileno())
+
+
+def _link(link: Path, target: Path) -> None:
+    """Makes `link` lead to `target`, in one step."""
+    if link.is_symlink() and link.readlink() == target:
+        return
+    partial = link.with_name(f".{link.name}.partial")
+    partial.unlink(missing_ok=True)
+    partial.symlink_to(target)
+    partial.rename(link)
+
+
+def upload(packages: list[Path], service: str, place: str) -> None:
+    """Uploads packages to a hosted service, with credentials from the environment.
+
+    place: as in SERVICES. Raises CiError when the credentials are missing or the
+    service refuses; its message never has them.
+    """
+    form, variable = SERVICES[service]
+    secret = os.environ.get(variable)
+    if not secret:
+        raise CiError(f"{variable} is not set: {service} needs the credentials in this environment variable")
+    address, _, channel = place.rpartition("#")
+    owner, _, rest = place.partition("/")
+    if not channel or ("ADDRESS#C" in form and not address) or ("/REPO" in form and not rest):
+        raise CiError(f"CHANNEL is {service}:{place}, expected {service}:{form}")
+    files = [str(package) for package in packages]
+    try:
+        if service == "anaconda":
+            labels = [rest] if rest else None
+            rattler_build.upload_package_to_anaconda(files, owner, channel=labels, api_key=secret)
+        elif service == "artifactory":
+            rattler_build.upload_package_to_artifactory(files, address, channel, token=secret)
+        elif service == "cloudsmith":
+            rattler_build.upload_package_to_cloudsmith(files, owner, rest, api_key=secret)
+        elif service == "prefix":
+            rattler_build.upload_package_to_prefix(files, address, channel, api_key=secret)
+        else:
+            rattler_build.upload_package_to_quetz(files, address, channel, api_key=secret)
+    except Exception as error:  # rattler-build's errors have no type in common
+        raise CiError(f"{service} refused the upload: {str(error).replace(secret, '***')}") from None
+
+
+def main() -> None:
+    services = ", ".join(f"{name}:{form}" for name, (form, _) in SERVICES.items())
+    parser = argparse.ArgumentParser(prog="ci/publish.sh", description=__doc__)
+    parser.add_argument("channel", metavar="CHANNEL", help=f"a folder, or {services}")
+    parser.add_argument("--key", type=Path, help="the private OpenSSH key that signs a folder")
+    parser.add_argument("--from", dest="source", type=Path, default=build.CHANNEL, metavar="DIR")
+    options = parser.parse_args()
+
+    packages = sorted(options.source.glob("*/[!.]*.conda"))
+    if not packages:
+        raise CiError(f"{options.source} has no packages; run ci/build.sh, or give another folder with --from")
+    service, colon, place = options.channel.partition(":")
+    if colon and service in SERVICES:
+        upload(packages, service, place)
+        print(f"uploaded {len(packages)} packages to {options.channel}")
+        return
+    if not options.key or not options.key.is_file():
+        raise CiError(
+            f"--key is {options.key or 'missing'}, expected a private OpenSSH key, which signs the channel's manifest; "
+            "ssh-keygen -t ed25519 -f KEY makes one"
+        )
+    new = publish(packages, Path(options.channel), options.key)
+    print(f"{options.channel}: {len(new)} packages published, {len(packages) - len(new)} were there")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except CiError as error:
+        print(f"error: {error}", file=sys.stderr)
+        leave(1)
+    leave(0)
