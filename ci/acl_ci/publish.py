@@ -67,7 +67,8 @@ def publish(packages: list[Path], channel: Path, key: Path) -> list[str]:
                 for file in (beside(package, SBOM_SUFFIX), beside(package, PROVENANCE_SUFFIX), package):
                     if file.exists():
                         _copy(file, channel / package.parent.name / file.name)
-            _switch_index(channel, key)
+            if not _is_complete(channel):
+                _switch_index(channel, key)
         except OSError as error:
             for stale in channel.glob("*/.*.partial"):
                 stale.unlink()
@@ -94,6 +95,21 @@ def _copy(file: Path, target: Path) -> None:
     with partial.open("rb") as content:
         os.fsync(content.fileno())
     partial.rename(target)
+
+
+def _files(channel: Path) -> list[str]:
+    """The paths of packages, and of what is beside them, in a channel."""
+    found = (file for subdir in SUBDIRS for file in (channel / subdir).glob("[!.]*.conda*"))
+    return sorted(file.relative_to(channel).as_posix() for file in found)
+
+
+def _is_complete(channel: Path) -> bool:
+    """Whether the current index has all that is there: what was killed may have left more."""
+    manifest = channel / INDEX / "current" / MANIFEST
+    if not manifest.exists():
+        return False
+    listed = {line[66:] for line in manifest.read_text().splitlines()}
+    return listed.issuperset(_files(channel)) and (channel / MANIFEST).exists()
 
 
 def _switch_index(channel: Path, key: Path) -> None:
@@ -136,11 +152,7 @@ def _write_index(channel: Path, target: Path) -> list[str]:
 
 
 def _write_manifest(channel: Path, target: Path, names: list[str], key: Path) -> None:
-    files = {name: target / name for name in names}
-    for subdir in SUBDIRS:
-        for file in (channel / subdir).iterdir():
-            if ".conda" in file.name and not file.name.startswith("."):
-                files[f"{subdir}/{file.name}"] = file
+    files = {name: target / name for name in names} | {name: channel / name for name in _files(channel)}
     lines = [f"{sha256(file)}  {name}\n" for name, file in sorted(files.items())]
     (target / MANIFEST).write_text("".join(lines))
     run(["ssh-keygen", "-q", "-Y", "sign", "-f", key, "-n", NAMESPACE, target / MANIFEST])

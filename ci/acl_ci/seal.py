@@ -66,7 +66,7 @@ def seal(package: Path, epoch: int, places: dict[str, str], sources: list[tuple[
                 shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
             else:
                 shutil.copy(source, target)
-        _pack(root, package, epoch)
+        pack(root, package, epoch)
 
 
 def _seal_recipe(file: Path) -> None:
@@ -80,7 +80,7 @@ def _seal_recipe(file: Path) -> None:
     file.write_text(yaml.safe_dump(recipe, sort_keys=False, width=120))
 
 
-def _pack(root: Path, package: Path, epoch: int) -> None:
+def pack(root: Path, package: Path, epoch: int) -> None:
     """Makes a .conda file of a folder, sorted, owned by nobody, and with one time.
 
     By hand, since conda-package-streaming and rattler stamp the outer archive with the time of day.
