@@ -155,7 +155,8 @@ log=$PWD/build_acl-$variant-$profile.log
 
 cd "$work/acl"
 # ACL embeds the git hash of whatever repository it is in: of none, wherever this directory is.
-scons=(env CC=./cxx CXX=./cxx GIT_DIR=none scons "${options[@]}" "$target")
+# It links in the order of Python's sets, which differs from run to run unless the seed is fixed.
+scons=(env CC=./cxx CXX=./cxx GIT_DIR=none PYTHONHASHSEED=0 scons "${options[@]}" "$target")
 total=$("${scons[@]}" -n | grep -c ' -c .*-o\| -o .* -c ') || true
 ((total > 0)) || { "${scons[@]}" -n | tail -5 >&2; fail "scons has nothing to compile"; }
 echo "ACL $version, $variant, profile $profile: $total files with $CXX, $jobs at once; log: $log"

@@ -50,9 +50,9 @@ def upstream_of_built_channel() -> list[str]:
     return json.loads(UPSTREAM.read_text())
 
 
-def build_channel(upstream: list[str], profile: str, version: str) -> Path:
-    """Builds all packages of a profile into dist/channel, which is replaced when all are there."""
-    partial = DIST / "channel.partial"
+def build_channel(upstream: list[str], profile: str, version: str, channel: Path = CHANNEL) -> Path:
+    """Builds all packages of a profile into the folder `channel`, which is replaced when all are there."""
+    partial = channel.with_name(f"{channel.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     for subdir in ("noarch", prefix.PLATFORM):
         (partial / subdir).mkdir(parents=True)
@@ -62,15 +62,15 @@ def build_channel(upstream: list[str], profile: str, version: str) -> Path:
             packages.build(name, partial, upstream, profile=profile, acl_version=version)
             asyncio.run(index_fs(partial))
         UPSTREAM.write_text(json.dumps(upstream))
-        old = DIST / "channel.old"
+        old = channel.with_name(f"{channel.name}.old")
         shutil.rmtree(old, ignore_errors=True)
-        if CHANNEL.exists():
-            CHANNEL.rename(old)
-        partial.rename(CHANNEL)
+        if channel.exists():
+            channel.rename(old)
+        partial.rename(channel)
         shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    return CHANNEL
+    return channel
 
 
 def install(microarchitecture: str, torch: str, upstream: list[str], extra: list[str]) -> Path:
