@@ -4,16 +4,19 @@ set -euo pipefail
 
 if [[ " $* " == *" --help "* ]]; then
     cat <<'HELP'
-Usage: ci/test.sh [--channel URL]... [PYTEST ARGUMENT]...
+Usage: ci/test.sh [--channel URL]... [--all] [PYTEST ARGUMENT]...
 
 Builds the packages (ci/build.sh --no-table --channel URL...; nothing is done twice), then
-runs the linters and the tests. Without pytest's arguments, all of them.
+runs the linters and the tests. Without pytest's arguments, all of them but the slowest parts.
+
+  --all  the slowest parts too: packages are compiled again without ccache (docs/trust.md)
 HELP
     exit
 fi
 
 # shellcheck source=ci/tools.sh
-source "$(dirname "${BASH_SOURCE[0]}")/tools.sh"
+NEEDS="abidiff=abigail-tools diffoscope=diffoscope-minimal ssh-keygen=openssh-client pkg-config=pkg-config" \
+    source "$(dirname "${BASH_SOURCE[0]}")/tools.sh"
 cd "$ci/.."
 channels=()
 while [[ ${1:-} == --channel ]]; do

@@ -1,5 +1,6 @@
 """What the tests share: the channel that ci/build.sh made, and prefixes installed from it."""
 
+import os
 import subprocess
 from collections.abc import Callable
 from functools import cache
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from acl_ci import bootstrap, build, emulator, prefix
-from acl_ci.cache import leave
+from acl_ci.cache import leave, run
 from acl_ci.pins import VARIANTS
 
 # They run inside the prefixes; tests/test_emulated.py starts them there.
@@ -16,6 +17,10 @@ collect_ignore = ["emulated"]
 MICROARCHITECTURES = VARIANTS["microarchitecture"]
 TORCHES = VARIANTS["pytorch"]
 EXIT_STATUS = pytest.StashKey[int]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--all", action="store_true", help="also what takes long: compile all of ACL again, say")
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
@@ -67,6 +72,25 @@ def compiler(channels: list[str], tmp_path_factory: pytest.TempPathFactory) -> P
 def binutils(compiler: Path) -> Path:
     """The folder with aarch64-conda-linux-gnu-readelf and its like."""
     return compiler / "bin"
+
+
+@pytest.fixture(scope="session")
+def build_by_pkg_config(compiler: Path) -> Callable[[Path, Path], Path]:
+    """build_by_pkg_config(source, prefix): a program in the prefix's bin/, built with what its pkg-config file says."""
+
+    def build_program(source: Path, home: Path) -> Path:
+        search = {**os.environ, "PKG_CONFIG_PATH": str(home / "lib/pkgconfig")}
+        flags = run(["pkg-config", "--cflags", "--libs", "arm-compute-library"], env=search).split()
+        program = home / "bin" / source.stem
+        program.parent.mkdir(exist_ok=True)
+        run(
+            [compiler / "bin/aarch64-conda-linux-gnu-g++", f"--sysroot={compiler}/aarch64-conda-linux-gnu/sysroot",
+             "-std=c++14", "-O1", source, "-o", program, *flags, f"-Wl,-rpath,{home}/lib",
+             "-Wl,--allow-shlib-undefined"]
+        )  # fmt: skip
+        return program
+
+    return build_program
 
 
 @pytest.fixture(scope="session")

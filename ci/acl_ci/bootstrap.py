@@ -59,8 +59,6 @@ def _architectures(kind: str) -> list[str]:
 
 
 def _make(target: Path, debs: dict[tuple[str, str], list[Path]]) -> None:
-    # Files' modes are part of the packages.
-    os.umask(0o022)
     total = len(debs) + len(BOOTSTRAP["wheels"])
     number = itertools.count(1)
     work = target / "work"
@@ -79,6 +77,10 @@ def _make(target: Path, debs: dict[tuple[str, str], list[Path]]) -> None:
 def _assemble(target: Path, files: Path, name: str, version: str, subdir: str, depends: list[str]) -> None:
     noarch: Literal["python", "generic"] = "python" if (files / "site-packages").is_dir() else "generic"
     (target / subdir).mkdir(exist_ok=True)
+    # Whatever the umask is.
+    for file in files.rglob("*"):
+        if file.is_file() and not file.is_symlink():
+            file.chmod(0o755 if file.stat().st_mode & 0o100 else 0o644)
     assemble_package(
         name=name,
         version=version,

@@ -13,10 +13,9 @@ from rattler import Channel
 from rattler.index import index_fs
 
 from . import bootstrap, emulator, packages, prefix
-from .cache import ROOT, CiError, leave, say
+from .cache import DIST, CiError, leave, locked, say
 from .pins import VARIANTS
 
-DIST = ROOT / "dist"
 CHANNEL = DIST / "channel"
 UPSTREAM = DIST / "upstream.json"
 # What the tables compare with, the newest pinned PyTorch, and on what kinds of layers.
@@ -52,25 +51,34 @@ def upstream_of_built_channel() -> list[str]:
 
 def build_channel(upstream: list[str], profile: str, version: str, channel: Path = CHANNEL) -> Path:
     """Builds all packages of a profile into the folder `channel`, which is replaced when all are there."""
-    partial = channel.with_name(f"{channel.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    for subdir in ("noarch", prefix.PLATFORM):
-        (partial / subdir).mkdir(parents=True)
+    partial, old = (channel.with_name(f"{channel.name}.{what}") for what in ("partial", "old"))
     try:
-        asyncio.run(index_fs(partial))
-        for name in ("acl-microarch", "arm-compute-library", "acl-qlinear"):
-            packages.build(name, partial, upstream, profile=profile, acl_version=version)
-            asyncio.run(index_fs(partial))
-        UPSTREAM.write_text(json.dumps(upstream))
-        old = channel.with_name(f"{channel.name}.old")
-        shutil.rmtree(old, ignore_errors=True)
-        if channel.exists():
-            channel.rename(old)
-        partial.rename(channel)
-        shutil.rmtree(old, ignore_errors=True)
+        DIST.mkdir(parents=True, exist_ok=True)
+        with locked(DIST / ".lock"):
+            _fill_channel(partial, upstream, profile, version)
+            UPSTREAM.write_text(json.dumps(upstream))
+            shutil.rmtree(old, ignore_errors=True)
+            if channel.exists():
+                channel.rename(old)
+            partial.rename(channel)
+            shutil.rmtree(old, ignore_errors=True)
+    except OSError as error:
+        raise CiError(
+            f"{channel} cannot be made: {error}; make room, or set ACL_QLINEAR_DIST to a folder that can be written to"
+        ) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return channel
+
+
+def _fill_channel(channel: Path, upstream: list[str], profile: str, version: str) -> None:
+    shutil.rmtree(channel, ignore_errors=True)
+    for subdir in ("noarch", prefix.PLATFORM):
+        (channel / subdir).mkdir(parents=True)
+    asyncio.run(index_fs(channel))
+    for name in ("acl-microarch", "arm-compute-library", "acl-qlinear"):
+        packages.build(name, channel, upstream, profile=profile, acl_version=version)
+        asyncio.run(index_fs(channel))
 
 
 def install(microarchitecture: str, torch: str, upstream: list[str], extra: list[str]) -> Path:
@@ -124,7 +132,7 @@ def main() -> None:
 
     upstream = upstream_channels(options.channel)
     build_channel(upstream, options.profile, packages.acl_version())
-    say(f"channel: {CHANNEL.relative_to(ROOT)}")
+    say(f"channel: {CHANNEL}")
     if options.no_table:
         return
     kinds = [word for kind in SHOWN_KINDS for word in ("--kind", kind)]

@@ -17,6 +17,8 @@ from typing import NoReturn
 
 ROOT = Path(__file__).resolve().parents[2]
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "acl-qlinear"
+# What is built: elsewhere, where the checkout cannot be written to.
+DIST = Path(os.environ.get("ACL_QLINEAR_DIST") or ROOT / "dist").absolute()
 
 
 class CiError(Exception):
@@ -43,7 +45,9 @@ def folder(name: str, inputs: object, make: Callable[[Path], None]) -> Path:
     It appears under its name only when `make` has returned; two processes that
     want the same folder wait for one another.
     """
-    key = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:16]
+    # The same wherever the cache is.
+    text = json.dumps(inputs, sort_keys=True).replace(str(CACHE), "")
+    key = hashlib.sha256(text.encode()).hexdigest()[:16]
     final = CACHE / f"{name}-{key}"
     if final.is_dir():
         return final
@@ -56,6 +60,8 @@ def folder(name: str, inputs: object, make: Callable[[Path], None]) -> Path:
         try:
             make(partial)
             partial.rename(final)
+        except OSError as error:
+            raise CiError(f"{final} cannot be made: {error}; make room, and try again") from error
         finally:
             shutil.rmtree(partial, ignore_errors=True)
     return final
@@ -66,7 +72,11 @@ def locked(path: Path) -> Iterator[None]:
     """Waits until no other process holds the lock file `path`, and holds it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say(f"waiting for another process, which holds {path}")
+            fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 

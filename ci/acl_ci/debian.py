@@ -75,13 +75,20 @@ def _environment(config: Path) -> dict[str, str]:
     return {**os.environ, "APT_CONFIG": str(config), "LC_ALL": "C"}
 
 
-def _fetch(config: Path, arguments: list[str], wanted: list[Remote], name: str) -> Path:
+def _fetch(config: Path, arguments: list[str], wanted: list[Remote], name: str) -> list[Path]:
+    """The wanted files, as they are expected to be, downloaded where the cache does not have them."""
+
+    def check(home: Path) -> None:
+        for remote in wanted:
+            check_sha256(home / remote.file, remote.sha256)
+
     def download(target: Path) -> None:
         run(["apt-get", *arguments], cwd=target, env=_environment(config))
-        for remote in wanted:
-            check_sha256(target / remote.file, remote.sha256)
+        check(target)
 
-    return folder(name, [[r.file, r.sha256] for r in wanted], download)
+    home = folder(name, [[r.file, r.sha256] for r in wanted], download)
+    check(home)
+    return [home / remote.file for remote in wanted]
 
 
 def _listed(config: Path, arguments: list[str]) -> list[Remote]:
@@ -111,8 +118,7 @@ def packages(suite: str, arch: str, names: list[str]) -> list[Path]:
     wanted = offered(suite, arch, names)
     for remote in wanted:
         _check_locked(f"{suite}/{arch}", remote)
-    home = _fetch(_apt(suite, arch), ["download", *names], wanted, f"debs/{suite}-{arch}")
-    return [home / remote.file for remote in wanted]
+    return _fetch(_apt(suite, arch), ["download", *names], wanted, f"debs/{suite}-{arch}")
 
 
 def source(suite: str, package: str, sha256: str | None = None) -> Path:
@@ -125,7 +131,7 @@ def source(suite: str, package: str, sha256: str | None = None) -> Path:
             f"Debian {suite}'s {remote.file} has sha256 {remote.sha256}, expected {sha256} "
             "(recipe/variants.yaml): Debian has another version now; add a row for it, or use another"
         )
-    return _fetch(_apt(suite, "amd64"), [*SOURCE, package], [remote], f"sources/{package}") / remote.file
+    return _fetch(_apt(suite, "amd64"), [*SOURCE, package], [remote], f"sources/{package}")[0]
 
 
 def _check_locked(place: str, remote: Remote) -> None:
@@ -148,7 +154,7 @@ def check_sha256(path: Path, expected: str) -> None:
     """Raises CiError when the file's sha256 is another one."""
     actual = hashlib.sha256(path.read_bytes()).hexdigest()
     if actual != expected:
-        raise CiError(f"{path} has sha256 {actual}, expected {expected}: delete it and try again")
+        raise CiError(f"{path} has sha256 {actual}, expected {expected}: delete its folder and try again")
 
 
 def unpack(debs: list[Path], target: Path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from . import debian
 from .bootstrap import BOOTSTRAP
-from .cache import ROOT, folder, run, say, tree_hash
+from .cache import DIST, ROOT, folder, run, say, tree_hash
 
 NATIVE = platform.machine() == "aarch64"
 CONFIGURE = [
@@ -110,6 +110,6 @@ def _environment(prefix: Path, cpu: str) -> dict[str, str]:
         # Threads that wait do so without executing instructions, which would be counted.
         "OMP_WAIT_POLICY": "passive",
         # Compiling PyTorch's Python files takes longer than all else in an emulated import.
-        "PYTHONPYCACHEPREFIX": str(ROOT / "dist/pycache"),
+        "PYTHONPYCACHEPREFIX": str(DIST / "pycache"),
         "QEMU_CPU": cpu,
     }

@@ -49,7 +49,7 @@ def test_cached_folder_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest
 
 def test_other_content_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("altered")
-    with pytest.raises(CiError, match=f"file has sha256 [0-9a-f]{{64}}, expected {'0' * 64}: delete it"):
+    with pytest.raises(CiError, match=f"file has sha256 [0-9a-f]{{64}}, expected {'0' * 64}: delete"):
         debian.check_sha256(tmp_path / "file", "0" * 64)
 
 

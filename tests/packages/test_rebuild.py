@@ -1,0 +1,125 @@
+"""Packages are the same, byte for byte, wherever and whenever they are built."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from acl_ci import attest, build, seal
+from acl_ci.cache import CACHE, ROOT
+from acl_ci.pins import EPOCH, VARIANTS
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
+
+# Another user's name, locale, time zone, umask and number of jobs; ci/rebuild.sh builds in another folder.
+ELSEWHERE = {
+    "USER": "somebody", "LOGNAME": "somebody", "LC_ALL": "C.UTF-8", "TZ": "Pacific/Kiritimati", "CPU_COUNT": "3",
+}  # fmt: skip
+
+
+def packages() -> list[Path]:
+    return sorted(build.CHANNEL.glob("*/*.conda"))
+
+
+def ours() -> list[Path]:
+    """One build of each package for each microarchitecture."""
+    newest = f"pt{VARIANTS['pytorch'][-1].replace('.', '')}"
+    return [p for p in packages() if p.name.startswith("arm-") or newest in p.name]
+
+
+def rebuild(package: Path, *options: str, umask: int = 0o077) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["bash", ROOT / "ci/rebuild.sh", *upstream_options(), *options, package],
+        env={**os.environ, **ELSEWHERE}, umask=umask, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+def upstream_options() -> list[str]:
+    return [word for address in build.upstream_of_built_channel() for word in ("--channel", address)]
+
+
+def test_rebuilt_package_is_equal(request: pytest.FixtureRequest) -> None:
+    assert len(ours()) == 2 * len(VARIANTS["microarchitecture"])
+    for package in ours():
+        options = ["--no-ccache"] if request.config.getoption("--all") else []
+        done = rebuild(package, *options)
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+        assert f"equal: {package.name}, sha256 {attest.sha256(package)}" in done.stdout
+
+
+def test_difference_is_shown(tmp_path: Path) -> None:
+    """A package that says it was made from something else than it was."""
+    channel = Path(shutil.copytree(build.CHANNEL, tmp_path / "channel"))
+    package = next(channel.glob("linux-aarch64/acl-qlinear-*.conda"))
+    root = tmp_path / "root"
+    seal.unpack(package, root)
+    source = root / seal.SOURCES / "src/acl_qlinear/reference.py"
+    source.write_text(source.read_text() + "ALTERED = True\n")
+    seal.pack(root, package, EPOCH)
+    done = rebuild(package)
+    assert done.returncode == 1 and "different: " in done.stdout and "+ALTERED = True" in done.stdout, done.stderr
+    assert "cannot be built again as it is" in done.stderr
+
+
+def test_file_that_is_no_package(tmp_path: Path) -> None:
+    done = rebuild(tmp_path / "nothing.conda")
+    assert done.returncode == 1 and "nothing.conda, expected a .conda file" in done.stderr
+
+
+def test_packages_tell_nothing_of_the_machine(tmp_path: Path) -> None:
+    places = "|".join(re.escape(str(place)) for place in (ROOT, CACHE, Path.home(), build.DIST))
+    pattern = re.compile(f"({places}|/(?:root|home|tmp|work)/|_h_env|placehold|file://)[ -~]{{0,60}}".encode())
+    for package in packages():
+        root = tmp_path / package.stem
+        seal.unpack(package, root)
+        for file in root.rglob("*"):
+            # The recipe and the sources are the checkout's own text.
+            own = "info/recipe/sources" in str(file) or file.name in ("recipe.yaml", "build.sh")
+            if file.is_file() and not own:
+                found = [m.group() for m in pattern.finditer(file.read_bytes())]
+                assert not found, (package.name, file.name, found[:5])
+        index = json.loads((root / "info/index.json").read_text())
+        assert index["timestamp"] == EPOCH * 1000
+        shutil.rmtree(root)
+
+
+@pytest.mark.parametrize("name", ["acl-microarch", "arm-compute-library", "acl-qlinear"])
+def test_sbom(name: str) -> None:
+    package = next(p for p in packages() if p.name.startswith(f"{name}-"))
+    text = attest.beside(package, attest.SBOM_SUFFIX).read_text()
+    error = JsonStrictValidator(SchemaVersion.V1_6).validate_str(text)
+    assert error is None, error
+    bom = json.loads(text)
+    described = bom["metadata"]["component"]
+    assert described["name"] == name and described["hashes"][0]["content"] == attest.sha256(package)
+    parts = {part["name"]: part for part in bom.get("components", [])}
+    if name == "arm-compute-library":
+        assert parts["arm-compute-library-source"]["hashes"][0]["content"] == VARIANTS["acl_sha256"][0]
+        assert parts["half"]["licenses"] == [{"expression": "MIT"}]
+        assert parts["gxx_linux-aarch64"]["scope"] == "excluded" and parts["libstdcxx"]["scope"] == "required"
+    if name == "acl-qlinear":
+        assert parts["pytorch"]["scope"] == parts["arm-compute-library"]["scope"] == "required"
+        digests = {attest.sha256(p) for p in packages() if p.name.startswith("arm-compute-library-")}
+        assert parts["arm-compute-library"]["hashes"][0]["content"] in digests
+
+
+@pytest.mark.parametrize("name", ["acl-microarch", "arm-compute-library", "acl-qlinear"])
+def test_provenance(name: str) -> None:
+    package = next(p for p in packages() if p.name.startswith(f"{name}-"))
+    statement = json.loads(attest.beside(package, attest.PROVENANCE_SUFFIX).read_text())
+    assert statement["_type"] == "https://in-toto.io/Statement/v1"
+    assert statement["subject"] == [{"name": package.name, "digest": {"sha256": attest.sha256(package)}}]
+    assert statement["predicateType"] == "https://slsa.dev/provenance/v1"
+    definition = statement["predicate"]["buildDefinition"]
+    assert definition["externalParameters"]["recipe"] == f"recipe/{name}/recipe.yaml"
+    materials = definition["resolvedDependencies"]
+    assert all(len(digest) in (40, 64) for material in materials for digest in material["digest"].values())
+    if (ROOT / ".git").exists():
+        assert re.fullmatch("[0-9a-f]{40}", materials[0]["digest"]["gitCommit"])
+    if name == "arm-compute-library":
+        assert VARIANTS["acl_sha256"][0] in {material["digest"].get("sha256") for material in materials}
+    run = statement["predicate"]["runDetails"]
+    assert run["builder"]["version"]["rattler-build"] and run["metadata"]["startedOn"] <= run["metadata"]["finishedOn"]
