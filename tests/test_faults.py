@@ -33,7 +33,7 @@ def test_disk_full_during_a_build(small_disk: Path, tmp_path: Path) -> None:
     row = {key: str(value) for key, value in variant.variant.items() if key in packages.VARIANTS}
     target = tmp_path / "target"
     target.mkdir()
-    with pytest.raises(CiError, match=r"arm-compute-library cannot be built: (.|\n)*No space left on device"):
+    with pytest.raises(CiError, match=r"arm-compute-library cannot be built: .* \(\d MiB are free"):
         packages.build_package(
             packages.RECIPES / "arm-compute-library", row, [], build.CHANNEL, build.upstream_of_built_channel(),
             target, small_disk / "output",

@@ -85,7 +85,8 @@ def _assemble(target: Path, files: Path, name: str, version: str, subdir: str, d
         name=name,
         version=version,
         target_platform=subdir,
-        build_string="bootstrap_0",
+        # By content: clients' caches go by file name, and two builds may run at once.
+        build_string=f"bootstrap_{tree_hash(files)[:8]}",
         output_dir=target / subdir,
         files_dir=files,
         depends=depends,

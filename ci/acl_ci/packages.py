@@ -156,7 +156,9 @@ def _run_rattler_build(recipe: Path, row: dict[str, str], channels: list[str], o
     except Exception as error:  # rattler-build's errors have no type in common
         logs = [log.read_text(errors="replace") for log in output.glob("bld/*/work/conda_build.log")]
         tail = "\n".join("".join(logs).splitlines()[-25:])
-        raise CiError(f"{recipe.name} cannot be built: {error}\n{tail}") from error
+        # rattler-build does not always say that a disk is full.
+        free = shutil.disk_usage(output).free >> 20
+        raise CiError(f"{recipe.name} cannot be built: {error} ({free} MiB are free in {output})\n{tail}") from error
     packages = list(output.glob("*/*.conda"))
     if len(packages) != 1:
         raise CiError(f"{recipe} makes {len(packages)} packages of {row}, expected 1")

@@ -35,7 +35,9 @@ def unpack(package: Path, target: Path) -> None:
                     zstandard.ZstdDecompressor().stream_reader(packed) as plain,
                     tarfile.open(fileobj=plain, mode="r|") as archive,
                 ):
-                    archive.extractall(target, filter="tar")
+                    # Debian 12's Python has no filters yet, and newer ones warn where none is chosen.
+                    archive.extraction_filter = getattr(tarfile, "tar_filter", None)
+                    archive.extractall(target)
 
 
 def seal(package: Path, epoch: int, places: dict[str, str], sources: list[tuple[Path, str]]) -> None:

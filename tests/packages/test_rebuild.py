@@ -71,7 +71,7 @@ def test_file_that_is_no_package(tmp_path: Path) -> None:
 
 def test_packages_tell_nothing_of_the_machine(tmp_path: Path) -> None:
     places = "|".join(re.escape(str(place)) for place in (ROOT, CACHE, Path.home(), build.DIST))
-    pattern = re.compile(f"({places}|/(?:root|home|tmp|work)/|_h_env|placehold|file://)[ -~]{{0,60}}".encode())
+    pattern = re.compile(f"({places}|/(?:root|home|tmp|work)/|_h_env|_placehold|file://)[ -~]{{0,60}}".encode())
     for package in packages():
         root = tmp_path / package.stem
         seal.unpack(package, root)
