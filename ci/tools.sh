@@ -46,6 +46,9 @@ install_missing_programs() {
 make_environment() {
     local cache key home
     cache=${XDG_CACHE_HOME:-$HOME/.cache}/acl-qlinear
+    # Compilers' wrappers, and conda's own scripts, do not take them.
+    [[ $cache != *[[:space:]]* ]] ||
+        { echo "error: the cache is '$cache', expected a path without spaces; set XDG_CACHE_HOME" >&2; exit 1; }
     key=$({ cat "$ci/requirements.txt"; python3 -VV; command -v python3; } | sha256sum | cut -c1-16)
     home=$cache/tools-$key
     PYTHON=$home/bin/python

@@ -123,6 +123,8 @@ else:
         case = make_case(8, 64, 64, kind)
         assert max_error(case)[0] <= 1
         case.call("torch")()
+    names = {line.split()[-1].rsplit("/", 1)[-1] for line in open("/proc/self/maps")}
+    print(*(name for name in names if name.startswith(("libgomp", "libomp", "libiomp"))))
 """
 
 
@@ -150,6 +152,8 @@ def test_two_arm_compute_libraries_do_not_see_each_other(
     assert not from_to(ours, theirs) and not from_to(theirs, ours)
     if how == "as imported":
         assert from_to("acl_qlinear/_C.so", ours) and not from_to("acl_qlinear/_C.so", theirs)
+        runtimes = done.stdout.split()
+        assert len(runtimes) == 1 and "libgomp" in runtimes[0], f"OpenMP runtimes in the process: {runtimes}"
 
 
 def test_foreign_arm_compute_in_everybodys_scope_is_refused(installed: Installed, run_in: Run) -> None:

@@ -31,6 +31,14 @@ def test_missing_program_is_named(tmp_path: Path, command: str) -> None:
         assert "pkg-config" in done.stderr
 
 
+def test_cache_with_spaces_is_refused(tmp_path: Path) -> None:
+    words = ["bash", ROOT / "ci/build.sh"]
+    home = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "my cache")}
+    done = subprocess.run(words, env=home, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "expected a path without spaces; set XDG_CACHE_HOME" in done.stderr
+    assert not (tmp_path / "my cache").exists()
+
+
 def test_cached_folder_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cache, "CACHE", tmp_path)
 

@@ -6,6 +6,7 @@ import archspec.cpu
 import pytest
 import tomllib
 import yaml
+from acl_ci import debian, lock
 from acl_ci.bootstrap import BOOTSTRAP
 from acl_ci.cache import ROOT
 from acl_ci.pins import VARIANTS, chosen
@@ -61,3 +62,16 @@ def test_environment_files_have_the_pinned_versions() -> None:
 def test_unknown_pin_is_an_error() -> None:
     with pytest.raises(Exception, match=r"acl_version 1\.0 is not in recipe/variants\.yaml, which has 24\.11"):
         chosen(acl_version="1.0")
+
+
+def test_lock_is_current() -> None:
+    """Debian still has what is pinned, and all of what is used is."""
+    lines = (line.split() for line in debian.LOCK.read_text().splitlines() if not line.startswith("#"))
+    assert {name: sha256 for sha256, name in lines} == lock.locked_files(), "run ci/lock.sh"
+
+
+def test_everything_from_pypi_is_pinned_by_hash() -> None:
+    text = (ROOT / "ci/requirements.txt").read_text()
+    pinned = re.findall(r"^[\w.-]+(?:\[[\w,-]+\])?==\S+(?: ; .*?)? \\\n +--hash=sha256:", text, re.MULTILINE)
+    assert len(pinned) == len(re.findall(r"^[\w.-]+(?:\[[\w,-]+\])?==", text, re.MULTILINE)) > 20
+    assert all(re.fullmatch("[0-9a-f]{64}", sha) for wheel in BOOTSTRAP["wheels"] for sha in wheel["sha256"].values())
