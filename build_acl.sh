@@ -82,7 +82,6 @@ for program in python3 scons "$CC" "$CXX"; do
 done
 machine=$("$CXX" -dumpmachine)
 [[ $machine == aarch64-* ]] || fail "compiler '$CXX' makes programs for $machine, expected aarch64"
-tool() { "$CXX" -print-prog-name="$1"; }
 
 # Everything happens in one directory that goes away; the prefix gets finished files only.
 work=$(mktemp -d)
@@ -140,7 +139,8 @@ options=(
 # they are in a wrapper around the compiler. -w: a released version's warnings are upstream's.
 options+=(
     "extra_cxx_flags=$variant_flags -w -fno-gnu-unique $hardening -include glibc.h"
-    "extra_link_flags=-Wl,-Bsymbolic -Wl,-z,relro,-z,now,-z,noexecstack,-z,text,-z,defs -Wl,--as-needed -Wl,--version-script=exports.map"
+    # -s, not strip afterwards: the build ID is then one of what is left, which is the same every time.
+    "extra_link_flags=-Wl,-s -Wl,-Bsymbolic -Wl,-z,relro,-z,now,-z,noexecstack,-z,text,-z,defs -Wl,--as-needed -Wl,--version-script=exports.map"
 )
 cat > "$work/acl/cxx" <<CXX
 #!/bin/sh
@@ -184,7 +184,6 @@ install=$work/install
 mkdir -p "$install"/{lib/pkgconfig,lib/cmake/ArmComputeLibrary,share/arm-compute-library} \
     "$install/include/arm-compute-library/src/cpu/kernels/assembly"
 cp -P build/out/libarm_compute.so* "$install/lib"
-"$(tool strip)" --strip-unneeded "$install"/lib/libarm_compute.so.*.*
 headers=$install/include/arm-compute-library
 cp -R arm_compute support include/half "$headers"
 find "$headers" -name BUILD.bazel -delete

@@ -4,7 +4,6 @@ import argparse
 import json
 import os
 import resource
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -15,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from . import bootstrap, build, emulator, packages, prefix
-from .cache import CACHE, ROOT, CiError, folder, leave, run, say
+from .cache import CACHE, ROOT, CiError, command, folder, run, say
 from .pins import VARIANTS, chosen
 
 OUTPUT = build.DIST / "bench"
@@ -206,8 +205,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        status = main()
-    except CiError as error:
-        sys.exit(f"error: {error}")
-    leave(status)
+    command(main)

@@ -4,7 +4,6 @@ import argparse
 import asyncio
 import json
 import shutil
-import sys
 import urllib.request
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from rattler import Channel
 from rattler.index import index_fs
 
 from . import bootstrap, emulator, packages, prefix
-from .cache import DIST, CiError, leave, locked, say
+from .cache import DIST, CiError, command, locked, say
 from .pins import VARIANTS
 
 CHANNEL = DIST / "channel"
@@ -149,8 +148,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except CiError as error:
-        sys.exit(f"error: {error}")
-    leave(0)
+    command(main)

@@ -3,7 +3,6 @@
 import argparse
 import io
 import shutil
-import sys
 import tarfile
 import tempfile
 import urllib.request
@@ -14,7 +13,7 @@ from rattler import RepoDataRecord
 
 from . import build, prefix
 from .attest import PROVENANCE_SUFFIX, SBOM_SUFFIX, beside, sha256
-from .cache import CiError, leave, say
+from .cache import CiError, command, say
 from .emulator import CPUS
 from .pins import EPOCH, VARIANTS
 from .publish import publish
@@ -98,9 +97,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except CiError as error:
-        print(f"error: {error}", file=sys.stderr)
-        leave(1)
-    leave(0)
+    command(main)

@@ -110,6 +110,17 @@ def leave(status: int) -> NoReturn:
     os._exit(status)
 
 
+def command(main: Callable[[], int | None]) -> NoReturn:
+    """Runs `main` and ends the process with what it returns; a CiError becomes a line and status 1."""
+    try:
+        status = main()
+    except CiError as error:
+        sys.stdout.flush()
+        print(f"error: {error}", file=sys.stderr)
+        leave(1)
+    leave(status or 0)
+
+
 def say(text: str) -> None:
     """One line of progress."""
     print(f"== {text}", file=sys.stderr, flush=True)

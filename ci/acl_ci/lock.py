@@ -1,10 +1,9 @@
 """ci/lock.sh: pins all that is taken from Debian, for both kinds of build machines, by hash."""
 
-import sys
 
 from . import debian
 from .bootstrap import BOOTSTRAP, DEB_ARCH
-from .cache import CiError, leave
+from .cache import command
 
 
 def locked_files() -> dict[str, str]:
@@ -31,8 +30,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except CiError as error:
-        sys.exit(f"error: {error}")
-    leave(0)
+    command(main)

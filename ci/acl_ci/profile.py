@@ -3,7 +3,6 @@
 import argparse
 import bisect
 import re
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from . import build, emulator
-from .cache import CiError, leave, run
+from .cache import CiError, command, run
 from .pins import VARIANTS
 
 # A function's instructions and 1/24 modelled cycles.
@@ -150,8 +149,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except CiError as error:
-        sys.exit(f"error: {error}")
-    leave(0)
+    command(main)

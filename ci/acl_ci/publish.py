@@ -16,7 +16,6 @@ import argparse
 import asyncio
 import os
 import shutil
-import sys
 import time
 from pathlib import Path
 
@@ -25,7 +24,7 @@ from rattler.index import index_fs
 
 from . import abi, build
 from .attest import PROVENANCE_SUFFIX, SBOM_SUFFIX, beside, sha256
-from .cache import CiError, leave, locked, run, say
+from .cache import CiError, command, locked, run, say
 from .prefix import PLATFORM
 
 SUBDIRS = ("noarch", PLATFORM)
@@ -230,9 +229,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except CiError as error:
-        print(f"error: {error}", file=sys.stderr)
-        leave(1)
-    leave(0)
+    command(main)

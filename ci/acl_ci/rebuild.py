@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import yaml
 
 from . import build, packages, seal
 from .attest import sha256
-from .cache import CACHE, CiError, leave, say
+from .cache import CACHE, CiError, command, say
 
 
 def rebuild(package: Path, upstream: list[str], target: Path, ccache: Path) -> Path:
@@ -83,10 +82,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except CiError as error:
-        sys.stdout.flush()
-        print(f"error: {error}", file=sys.stderr)
-        leave(1)
-    leave(0)
+    command(main)
