@@ -139,8 +139,8 @@ options=(
 # they are in a wrapper around the compiler. -w: a released version's warnings are upstream's.
 options+=(
     "extra_cxx_flags=$variant_flags -w -fno-gnu-unique $hardening -include glibc.h"
-    # -s, not strip afterwards: the build ID is then one of what is left, which is the same every time.
-    "extra_link_flags=-Wl,-s -Wl,-Bsymbolic -Wl,-z,relro,-z,now,-z,noexecstack,-z,text,-z,defs -Wl,--as-needed -Wl,--version-script=exports.map"
+    # No build ID: it would be one of the library with its symbols and paths, which are gone when it is installed.
+    "extra_link_flags=-Wl,-s -Wl,--build-id=none -Wl,-Bsymbolic -Wl,-z,relro,-z,now,-z,noexecstack,-z,text,-z,defs -Wl,--as-needed -Wl,--version-script=exports.map"
 )
 cat > "$work/acl/cxx" <<CXX
 #!/bin/sh
