@@ -61,9 +61,9 @@ def build_channel(upstream: list[str], profile: str, version: str, channel: Path
                 if channel.exists():
                     channel.rename(old)
                 partial.rename(channel)
+                shutil.rmtree(old, ignore_errors=True)
             finally:
                 shutil.rmtree(partial, ignore_errors=True)
-                shutil.rmtree(old, ignore_errors=True)
     except OSError as error:
         raise CiError(
             f"{channel} cannot be made: {error}; make room, or set ACL_QLINEAR_DIST to a folder that can be written to"
