@@ -84,7 +84,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     if done.returncode:
         pytest.skip(f"no small disk can be mounted here: {done.stderr.strip()}")
     yield disk
-    run(["umount", disk])
+    run(["umount", "--lazy", disk])
 
 
 @pytest.fixture(scope="session")

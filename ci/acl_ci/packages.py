@@ -3,6 +3,7 @@
 import os
 import platform
 import shutil
+import time
 import warnings
 from datetime import UTC, datetime
 from pathlib import Path
@@ -126,8 +127,17 @@ def build_package(
             # Another file system, maybe.
             shutil.move(package, final)
         finally:
-            shutil.rmtree(output, ignore_errors=True)
+            _remove(output)
     return final
+
+
+def _remove(output: Path) -> None:
+    """Removes the folder of a build; where that has failed, rattler-build's threads may still be writing to it."""
+    for _ in range(50):
+        shutil.rmtree(output, ignore_errors=True)
+        time.sleep(0.1)
+        if not output.exists():
+            return
 
 
 def _run_rattler_build(recipe: Path, row: dict[str, str], channels: list[str], output: Path) -> Path:
