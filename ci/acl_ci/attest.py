@@ -27,7 +27,6 @@ from .cache import ROOT, tree_hash
 
 STATEMENT = "https://in-toto.io/Statement/v1"
 PROVENANCE = "https://slsa.dev/provenance/v1"
-PUBLISH = "https://schemas.conda.org/attestations-publish-1.schema.json"
 SBOM_SUFFIX, PROVENANCE_SUFFIX = ".cdx.json", ".intoto.json"
 # What ACL's source has of others' in it, and compiles into the library.
 BUNDLED = {"arm-compute-library": [("half", "MIT")]}
@@ -48,11 +47,6 @@ def write(package: Path, started: datetime, sources: list[tuple[Path, str]]) -> 
 def beside(package: Path, suffix: str) -> Path:
     """The file of a package with this suffix."""
     return package.with_name(package.name + suffix)
-
-
-def publish_statement(package: Path, channel: str) -> dict[str, Any]:
-    """CEP 27's statement that a package was published to a channel."""
-    return _statement(package, PUBLISH, {"targetChannel": channel})
 
 
 def _statement(package: Path, predicate_type: str, predicate: dict[str, Any]) -> dict[str, Any]:
@@ -113,14 +107,10 @@ def _sbom(package: Path, index: dict[str, Any], recipe: dict[str, Any]) -> str:
             scope = ComponentScope.REQUIRED if required else ComponentScope.EXCLUDED
             component = _component(record, record["sha256"], scope, properties=[Property(name="conda:env", value=part)])
             found.setdefault(str(component.purl), component)
-    for component in [*sources, *bundled, *found.values()]:
-        bom.components.add(component)
-    required_refs = [
-        component.bom_ref
-        for component in [*sources, *bundled, *found.values()]
-        if component.scope != ComponentScope.EXCLUDED
-    ]
-    bom.dependencies.add(Dependency(root.bom_ref, [Dependency(ref) for ref in required_refs]))
+    components = [*sources, *bundled, *found.values()]
+    bom.components.update(components)
+    used = [Dependency(part.bom_ref) for part in components if part.scope != ComponentScope.EXCLUDED]
+    bom.dependencies.add(Dependency(root.bom_ref, used))
     return JsonV1Dot6(bom).output_as_string(indent=2) + "\n"
 
 
