@@ -135,7 +135,7 @@ def _provenance(
     index: dict[str, Any], recipe: dict[str, Any], started: datetime, sources: list[tuple[Path, str]]
 ) -> dict[str, Any]:
     materials = [
-        {"name": path, "digest": {"dirHash1" if source.is_dir() else "sha256": _digest(source)}}
+        {"name": path, "digest": {"treeSha256" if source.is_dir() else "sha256": _digest(source)}}
         for source, path in sources
     ]
     materials += [
