@@ -120,11 +120,10 @@ cat > "$work/acl/exports.map" <<'MAP'
   local: *;
 };
 MAP
-# ACL's exp, log and pow are happy with the oldest versions that glibc has of them.
-cat > "$work/acl/glibc.h" <<'SYMVER'
-__asm__(".symver exp,exp@GLIBC_2.17\n.symver log,log@GLIBC_2.17\n.symver pow,pow@GLIBC_2.17\n"
-        ".symver expf,expf@GLIBC_2.17\n.symver logf,logf@GLIBC_2.17\n.symver powf,powf@GLIBC_2.17");
-SYMVER
+# ACL's exponentials, logarithms and powers are happy with the oldest versions that glibc has of them.
+for function in exp exp2 log log2 pow; do
+    printf '__asm__(".symver %s,%s@GLIBC_2.17");\n' $function{,} ${function}f{,}
+done > "$work/acl/glibc.h"
 
 hardening='-fstack-protector-strong -mbranch-protection=standard'
 options=(
@@ -139,8 +138,8 @@ options=(
 # they are in a wrapper around the compiler. -w: a released version's warnings are upstream's.
 options+=(
     "extra_cxx_flags=$variant_flags -w -fno-gnu-unique $hardening -include glibc.h"
-    # No build ID: it would be one of the library with its symbols and paths, which are gone when it is installed.
-    "extra_link_flags=-Wl,-s -Wl,--build-id=none -Wl,-Bsymbolic -Wl,-z,relro,-z,now,-z,noexecstack,-z,text,-z,defs -Wl,--as-needed -Wl,--version-script=exports.map"
+    # With symbols, so that perf and gdb name functions. No build ID: it would be one of this machine's paths, too.
+    "extra_link_flags=-Wl,--build-id=none -Wl,-Bsymbolic -Wl,-z,relro,-z,now,-z,noexecstack,-z,text,-z,defs -Wl,--as-needed -Wl,--version-script=exports.map"
 )
 cat > "$work/acl/cxx" <<CXX
 #!/bin/sh

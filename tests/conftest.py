@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from acl_ci import bootstrap, build, emulator, prefix
+from acl_ci import bootstrap, build, emulator, packages, prefix
 from acl_ci.cache import leave, run
 from acl_ci.pins import VARIANTS
 
@@ -57,6 +57,13 @@ def installed() -> Callable[[str, str], Path]:
 def unpacked() -> Callable[[str], Path]:
     """unpacked(microarchitecture): the files of both packages for it, with the newest PyTorch, as installed."""
     return lambda microarchitecture: _install(microarchitecture, TORCHES[-1])
+
+
+@pytest.fixture(scope="session")
+def full_channel() -> Path:
+    """What ci/build.sh --profile full makes, beside dist/channel."""
+    upstream = build.upstream_of_built_channel()
+    return build.build_channel(upstream, "full", packages.acl_version(), build.DIST / "channel-full")
 
 
 @pytest.fixture(scope="session")

@@ -105,6 +105,22 @@ static void softmax() {
     save("softmax.out", out);
 }
 
+static void addition() {
+    Tensor a, b, out;
+    init(a, TensorShape(100U, 7U), DataType::QASYMM8, QuantizationInfo(0.02f, 100));
+    init(b, TensorShape(100U, 7U), DataType::QASYMM8, QuantizationInfo(0.01f, 120));
+    init(out, TensorShape(100U, 7U), DataType::QASYMM8, QuantizationInfo(0.03f, 110));
+    NEArithmeticAddition function;
+    function.configure(&a, &b, &out, ConvertPolicy::SATURATE);
+    fill(a);
+    fill(b);
+    out.allocator()->allocate();
+    function.run();
+    save("addition.a", a);
+    save("addition.b", b);
+    save("addition.out", out);
+}
+
 int main(int, char** arguments) {
     folder = arguments[1];
     gemm("gemm_fp32", DataType::F32);
@@ -112,6 +128,7 @@ int main(int, char** arguments) {
     convolution("convolution_fp32", DataType::F32);
     convolution("convolution_u8", DataType::QASYMM8);
     softmax();
+    addition();
     std::puts("done");
     return 0;
 }

@@ -71,7 +71,7 @@ def build(name: str, channel: Path, upstream: list[str], **wanted: str) -> list[
         "channels": upstream,
         "ours": _ours(name, channel),
         "wanted": wanted,
-        "sealed": tree_hash(ROOT / "ci/acl_ci/seal.py", ROOT / "ci/acl_ci/attest.py"),
+        "sealed": tree_hash(*(ROOT / f"ci/acl_ci/{name}.py" for name in ("seal", "floors", "attest"))),
     }
     sources = [(source, str(source.relative_to(ROOT))) for source in SOURCES[name]]
     built = []

@@ -6,19 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from acl_ci import build, emulator, packages, prefix
+from acl_ci import build, emulator, prefix
 from acl_ci.cache import ROOT
 
 from ..conftest import MICROARCHITECTURES
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
-
-
-@pytest.fixture(scope="module")
-def full_channel() -> Path:
-    """What ci/build.sh --profile full makes, beside dist/channel."""
-    upstream = build.upstream_of_built_channel()
-    return build.build_channel(upstream, "full", packages.acl_version(), build.DIST / "channel-full")
 
 
 @pytest.fixture(params=MICROARCHITECTURES)
@@ -76,3 +69,7 @@ def test_results_are_numpys(results: Callable[..., np.ndarray]) -> None:
     image, out = results("softmax.in", np.float32, 7, 100), results("softmax.out", np.float32, 7, 100)
     exponential = np.exp(image - image.max(1, keepdims=True))
     np.testing.assert_allclose(out, exponential / exponential.sum(1, keepdims=True), 1e-4, 1e-7)
+
+    a, b, out = (results(f"addition.{part}", np.uint8, 7, 100) for part in ("a", "b", "out"))
+    expected = np.clip(np.rint(((a - 100) * 0.02 + (b - 120) * 0.01) / 0.03) + 110, 0, 255)
+    assert np.abs(out - expected).max() <= 1 and len(np.unique(out)) > 20
