@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Pins all that is taken from Debian by hash, in ci/debian.lock; see --help.
+# Pins what comes from Debian and from conda channels by hash; see --help.
 set -euo pipefail
 
 if [[ " $* " == *" --help "* ]]; then
@@ -9,6 +9,9 @@ Usage: ci/lock.sh
 Writes ci/debian.lock: the sha256 of every package and source of Debian's that the bootstrap channel
 and the emulator are made from. Needed when Debian has released an update; until its result is
 committed, every command refuses what Debian offers.
+
+Writes env/lock: every package that the packages in dist/channel were built with or need, by sha256,
+for conda, mamba and pixi. Needed after ci/build.sh has built with other ones.
 HELP
     exit
 fi

@@ -40,7 +40,7 @@ def channel() -> Path:
         for arch in _architectures(spec["kind"])
     }
     inputs = {
-        "contents": tree_hash(ROOT / "ci/bootstrap.yaml", ROOT / "ci/acl_ci/bootstrap.py"),
+        "contents": [BOOTSTRAP["debian"], BOOTSTRAP["wheels"], tree_hash(ROOT / "ci/acl_ci/bootstrap.py")],
         "epoch": EPOCH,
         "debs": sorted(str(deb) for files in debs.values() for deb in files),
         "machine": BUILD_ARCH,

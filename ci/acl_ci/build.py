@@ -6,6 +6,7 @@ import json
 import shutil
 import urllib.request
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import archspec.cpu
 from rattler import Channel
@@ -57,6 +58,7 @@ def build_channel(upstream: list[str], profile: str, version: str, channel: Path
             try:
                 _fill_channel(partial, upstream, profile, version)
                 UPSTREAM.write_text(json.dumps(upstream))
+                _link_bootstrap(upstream)
                 shutil.rmtree(old, ignore_errors=True)
                 if channel.exists():
                     channel.rename(old)
@@ -69,6 +71,16 @@ def build_channel(upstream: list[str], profile: str, version: str, channel: Path
             f"{channel} cannot be made: {error}; make room, or set ACL_QLINEAR_DIST to a folder that can be written to"
         ) from error
     return channel
+
+
+def _link_bootstrap(upstream: list[str]) -> None:
+    """Points dist/bootstrap to the folder that is our upstream channel; env/lock's files lead through it."""
+    link = DIST / "bootstrap"
+    link.unlink(missing_ok=True)
+    for address in upstream:
+        if address.startswith("file:"):
+            link.symlink_to(unquote(urlsplit(address).path))
+            return
 
 
 def _fill_channel(channel: Path, upstream: list[str], profile: str, version: str) -> None:
