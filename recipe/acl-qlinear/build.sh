@@ -22,3 +22,5 @@ export CMAKE_ARGS="${CMAKE_ARGS:-} -DCMAKE_COMPILE_WARNING_AS_ERROR=ON -DCMAKE_P
 # By name, since pip writes down the path of a file that it is given.
 "$python" -m pip install --no-deps --no-index --only-binary=:all: --platform linux_aarch64 \
     --find-links dist --target "$SP_DIR" acl-qlinear
+mkdir -p "$PREFIX/bin"
+cp bin/acl-qlinear "$PREFIX/bin"

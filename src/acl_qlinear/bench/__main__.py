@@ -58,6 +58,7 @@ def make_report(meter: Meter, name: str, cases: list[tuple[Shape, str]], cores: 
     )  # fmt: skip
     return {
         "versions": versions(), "preset": name, "measure": meter.measure, "threads": torch.get_num_threads(),
+        "node": os.environ.get("SLURMD_NODENAME", platform.node()),
         "cpu": cpu(), "pinned_to": cores, "warm_up_calls": meter.warm_up, "command": sys.argv,
         "cases": list(steps),
     }  # fmt: skip
@@ -72,6 +73,14 @@ def parse_shape(text: str) -> Shape:
     return M, K, N
 
 
+def parse_part(text: str) -> tuple[int, int]:
+    """I/N."""
+    found = re.fullmatch(r"(\d+)/(\d+)", text)
+    if not found or not 1 <= int(found[1]) <= int(found[2]):
+        raise argparse.ArgumentTypeError(f"'{text}' is no part, expected I/N with I from 1 to N, 2/8 for instance")
+    return int(found[1]), int(found[2])
+
+
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m acl_qlinear.bench", description=package.__doc__.splitlines()[0])
     presets = "; ".join(f"{name}: {preset.help}" for name, preset in PRESETS.items())
@@ -79,6 +88,13 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--shape", action="append", type=parse_shape, metavar="MxKxN", help="instead of the preset's")
     parser.add_argument("--kind", action="append", choices=KINDS, help="only this kind; may be repeated")
     parser.add_argument("--largest-m", type=int, default=512, metavar="M", help="leave out shapes with more rows")
+    parser.add_argument(
+        "--part", type=parse_part, metavar="I/N", help="only every N-th case from the I-th on: one node's share"
+    )
+    parser.add_argument(
+        "--merge", nargs="+", type=Path, metavar="PART.json",
+        help="measure nothing: put the reports of all parts together",
+    )  # fmt: skip
     parser.add_argument("--threads", type=int, default=1, help="PyTorch's intra-op threads (default: 1)")
     parser.add_argument("--counters", type=Path, metavar="FILE", help="file that the counter plugin writes to")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the results here")
@@ -124,6 +140,12 @@ def main() -> int:
         before, after = (json.loads(path.read_text()) for path in options.compare)
         console.print(report.compare(before, after))
         return 0
+    if options.merge:
+        try:
+            show(report.merge([json.loads(path.read_text()) for path in options.merge]), console, options)
+        except ValueError as error:
+            sys.exit(f"error: {error}")
+        return 0
     if not options.counters and "QEMU_CPU" in os.environ and not options.check:
         sys.exit("error: time under emulation says nothing: run it under the counter plugin, with --counters FILE")
     preset = PRESETS[options.preset]
@@ -137,19 +159,29 @@ def main() -> int:
         (shape, kind) for shape in shapes if shape[0] <= options.largest_m for kind in preset.kinds
         if not options.kind or kind in options.kind
     ]  # fmt: skip
+    if options.part:
+        number, count = options.part
+        cases = cases[number - 1 :: count]
     result = make_report(Counters(options.counters) if options.counters else Clock(), options.preset, cases, cores)
+    if options.part:
+        result["part"] = options.part
+    show(result, console, options)
+    broken = [r for r in promises.results(result) if options.promised and not options.shape and not r.kept]
+    for r in broken:
+        print(f"not as promised: {r.what}: {r.value:.4g}, expected at most {r.at_most}", file=sys.stderr)
+    return 1 if broken else 0
+
+
+def show(result: report.Report, console: Console, options: argparse.Namespace) -> None:
+    """Prints a report's table, and writes its files."""
     console.print(report.table(result))
-    if len(cases) > 1 and "max_error" in result["cases"][0]:
+    if len(result["cases"]) > 1 and "max_error" in result["cases"][0]:
         means = ", ".join(f"{kind} {mean:.3f}" for kind, mean in report.geometric_means(result).items())
         console.print(f"geometric means of acl/torch: {means}")
     if options.json:
         write(options.json, result)
     if options.png:
         plot.save(result, options.png)
-    broken = [r for r in promises.results(result) if options.promised and not options.shape and not r.kept]
-    for r in broken:
-        print(f"not as promised: {r.what}: {r.value:.4g}, expected at most {r.at_most}", file=sys.stderr)
-    return 1 if broken else 0
 
 
 if __name__ == "__main__":

@@ -112,6 +112,34 @@ def geometric_means(report: Report) -> dict[str, float]:
     return {kind: statistics.geometric_mean(values) for kind, values in ratios.items()}
 
 
+def merge(parts: list[Report]) -> Report:
+    """The report of a whole grid, from those of its parts 1/N to N/N, which other nodes may have measured.
+
+    Raises ValueError for parts that are missing, there twice, or of something else than the others.
+    """
+    first, *others = parts
+    if any("part" not in part for part in parts):
+        raise ValueError("a report is of no part, expected those that --part wrote")
+    for other in others:
+        for key in ("preset", "measure", "threads", "cpu"):
+            if other[key] != first[key]:
+                raise ValueError(f"the parts' {key} are {first[key]} and {other[key]}, expected the same")
+        for key in first["versions"].keys() - {"kernel"}:
+            if other["versions"][key] != first["versions"][key]:
+                versions = first["versions"][key], other["versions"][key]
+                raise ValueError(f"the parts' {key} are {versions[0]} and {versions[1]}, expected the same")
+    count = first["part"][1]
+    numbers = sorted(part["part"][0] for part in parts)
+    if numbers != list(range(1, count + 1)) or any(part["part"][1] != count for part in parts):
+        raise ValueError(f"the parts are {numbers} of {count}, expected each once: measure those that are missing")
+    cases: list[Any] = [None] * sum(len(part["cases"]) for part in parts)
+    for part in parts:
+        cases[part["part"][0] - 1 :: count] = part["cases"]
+    nodes = {f"{number}/{count}": part["node"] for part in parts for number in part["part"][:1]}
+    kept = {key: value for key, value in first.items() if key not in ("part", "node")}
+    return {**kept, "nodes": nodes, "cases": cases}
+
+
 def changes(before: Report, after: Report) -> list[tuple[str, str, float, float]]:
     """Shape, kind, and our cost before and after, of the cases that both reports have.
 
