@@ -129,8 +129,8 @@ def _switch_index(channel: Path, key: Path) -> None:
         raise
     # They lead nowhere until there is a current index.
     for name in [*names, MANIFEST, SIGNATURE]:
-        _link(channel / name, Path(*[".."] * name.count("/"), INDEX, "current", name))
-    _link(current, Path(new.name))
+        link(channel / name, Path(*[".."] * name.count("/"), INDEX, "current", name))
+    link(current, Path(new.name))
     if used:
         shutil.rmtree(used, ignore_errors=True)
 
@@ -162,7 +162,7 @@ def _write_manifest(channel: Path, target: Path, names: list[str], key: Path) ->
                 os.fsync(content.fileno())
 
 
-def _link(link: Path, target: Path) -> None:
+def link(link: Path, target: Path) -> None:
     """Makes `link` lead to `target`, in one step."""
     if link.is_symlink() and link.readlink() == target:
         return
