@@ -71,17 +71,18 @@ def _root() -> Path:
 
 def run_program(
     prefix: Path, program: Sequence[str | Path], cpu: str, counters: Path | None = None,
-    profile: Path | None = None, **variables: str,
+    profile: Path | None = None, root: Path | None = None, **variables: str,
 ) -> subprocess.CompletedProcess[str]:  # fmt: skip
     """Runs `program`, whose first word is a file of `prefix`'s bin/, in the prefix, and returns what it printed.
 
-    cpu: qemu's name of the CPU to emulate. counters, profile: files for the counter plugin.
+    cpu: qemu's name of the CPU to emulate. counters, profile: files for the counter plugin. root: a folder with
+    the loader and the C library to use when emulating.
     variables: environment variables, besides those of an activated prefix.
     """
     plugin = {"out": counters, "profile": profile}
     arguments = "".join(f",{name}={file}" for name, file in plugin.items() if file)
     return subprocess.run(
-        list(map(str, _command(prefix, program, cpu, arguments))),
+        list(map(str, _command(prefix, program, cpu, arguments, root))),
         env={**_environment(prefix, cpu), **variables},
         capture_output=True,
         text=True,
@@ -91,12 +92,35 @@ def run_program(
     )
 
 
-def _command(prefix: Path, program: Sequence[str | Path], cpu: str, plugin_arguments: str) -> list[str | Path]:
+def _command(
+    prefix: Path, program: Sequence[str | Path], cpu: str, plugin_arguments: str, root: Path | None = None
+) -> list[str | Path]:
     words = [prefix / "bin" / program[0], *program[1:]]
     if NATIVE:
         return words
     plugin = ["-plugin", f"{_plugin()}{plugin_arguments}"] if plugin_arguments else []
-    return [_qemu() / "qemu-aarch64", "-cpu", cpu, "-L", _root(), *plugin, *words]
+    return [_qemu() / "qemu-aarch64", "-cpu", cpu, "-L", root or _root(), *plugin, *words]
+
+
+def write_python(script: Path, cpu: str) -> None:
+    """Writes a program that runs the Python of the environment in CONDA_PREFIX, on AArch64 or on an emulated `cpu`.
+
+    Emulated, counts.txt in the working directory is the counter plugin's file.
+    """
+    words = _command(Path("$CONDA_PREFIX"), ["python3.11"], cpu, ",out=$PWD/counts.txt")
+    settings = {
+        name: value for name, value in _environment(Path("$CONDA_PREFIX"), cpu).items()
+        if name not in ("PATH", "CONDA_PREFIX", "HOME")
+    }  # fmt: skip
+    lines = [f'export {name}="{value}"' for name, value in settings.items()]
+    command = " ".join(f'"{word}"' for word in words)
+    script.write_text("\n".join(["#!/bin/sh", *lines, f'exec {command} "$@"', ""]))
+    script.chmod(0o755)
+
+
+def run_in_root(root: Path, program: Sequence[str | Path], cpu: str) -> list[str]:
+    """The command that runs `program`, whose first word is a path in `root`, a folder with a system of its own."""
+    return [str(_qemu() / "qemu-aarch64"), "-cpu", cpu, "-L", str(root), str(root / program[0]), *map(str, program[1:])]
 
 
 def _environment(prefix: Path, cpu: str) -> dict[str, str]:

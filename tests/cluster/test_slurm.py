@@ -1,0 +1,238 @@
+"""tests/reframe and ci/sweep.sh on a real Slurm, whose nodes run modules and Python on emulated CPUs."""
+
+import contextlib
+import json
+import os
+import shlex
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from acl_ci import emulator
+from acl_ci.cache import ROOT, run
+
+NODES = 3
+CONFIGURATION = """
+ClusterName=test
+SlurmctldHost={host}(127.0.0.1)
+SlurmctldPort=17002
+AuthType=auth/munge
+AuthInfo=socket={home}/munge.socket
+SlurmUser=root
+StateSaveLocation={home}/state
+SlurmdSpoolDir={home}/spool-%n
+SlurmctldPidFile={home}/slurmctld.pid
+SlurmdPidFile={home}/%n.pid
+SlurmctldLogFile={home}/slurmctld.log
+SlurmdLogFile={home}/%n.log
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core
+SlurmdTimeout=5
+MpiDefault=none
+JobAcctGatherType=jobacct_gather/none
+AccountingStorageType=accounting_storage/none
+NodeName=arm[1-{nodes}] NodeHostname={host} NodeAddr=127.0.0.1 Port=[17011-1701{nodes}] CPUs=1
+PartitionName=arm Nodes=arm[1-{nodes}] Default=YES State=UP
+"""
+
+
+@pytest.fixture(scope="module")
+def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A cluster of three nodes on this machine; the folder with its files."""
+    if os.getuid():
+        pytest.skip("Slurm's daemons are run by root, and this is another user")
+    home = tmp_path_factory.mktemp("slurm")
+    key = home / "munge.key"
+    key.write_bytes(os.urandom(1024))
+    key.chmod(0o400)
+    files = {"socket": "munge.socket", "pid-file": "munged.pid", "log-file": "munged.log", "seed-file": "munge.seed"}
+    run(["munged", "--force", f"--key-file={key}", *(f"--{name}={home / file}" for name, file in files.items())])
+    (home / "state").mkdir()
+    conf = home / "slurm.conf"
+    host = run(["hostname", "-s"]).strip()
+    conf.write_text(CONFIGURATION.format(home=home, host=host, nodes=NODES))
+    try:
+        run(["slurmctld", "-f", conf])
+        for number in range(1, NODES + 1):
+            run(["slurmd", "-N", f"arm{number}", "-f", conf])
+        wait_for(lambda: slurm_answers(home, "sinfo", "-h", "-t", "idle", "-o", "%D").strip() == str(NODES))
+        yield home
+    finally:
+        for file in home.glob("*.pid"):
+            kill(file)
+
+
+def slurm_answers(home: Path, *words: str) -> str:
+    environment = {**os.environ, "SLURM_CONF": str(home / "slurm.conf")}
+    return subprocess.run(words, capture_output=True, text=True, check=False, env=environment).stdout
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "nothing came in time"
+        time.sleep(0.2)
+
+
+def kill(pid_file: Path) -> None:
+    if pid_file.exists() and (text := pid_file.read_text().strip()):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(text), signal.SIGKILL)
+
+
+@pytest.fixture(scope="module")
+def environment(
+    slurm: Path, deployed: Path, module_systems: Path, module_command: Callable[[str, str], list[str]]
+) -> dict[str, str]:
+    """What a user of the cluster has: Slurm, and `module` as Lmod defines it."""
+    lmod = slurm / "lmod"
+    lmod.write_text(f'#!/bin/sh\nexec {shlex.join(module_command("lmod", "neoverse-v1"))} "$@"\n')
+    lmod.chmod(0o755)
+    emulator.write_python(slurm / "python", "neoverse-v1")
+    return {
+        **os.environ, "RFM_COLORIZE": "n", "SLURM_CONF": str(slurm / "slurm.conf"), "LMOD_CMD": str(lmod),
+        "LMOD_VERSION": "8.6.19",
+        "MODULEPATH": f"{deployed}/modulefiles/lmod", "BASH_FUNC_module%%": '() { eval "$($LMOD_CMD bash "$@")"; }',
+    }  # fmt: skip
+
+
+# So few that it is quick: 12 cases.
+SHAPES = ["--shape", "1x64x64", "--shape", "8x768x768"]
+
+
+@pytest.fixture(scope="module")
+def reframe(environment: dict[str, str], slurm: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
+    """reframe(status, option…): what ReFrame prints, after checking its status."""
+
+    def call(status: int, *options: str) -> str:
+        work = tmp_path_factory.mktemp("reframe")
+        words = [
+            "reframe", "-C", ROOT / "tests/cluster/site.py", "-c", ROOT / "tests/reframe/acl_qlinear_checks.py",
+            "--prefix", work, "--keep-stage-files", "-r", *options,
+        ]  # fmt: skip
+        words = list(map(str, words))
+        done = subprocess.run(words, capture_output=True, text=True, check=False, env=environment, cwd=work)
+        print(done.stdout[-6000:], done.stderr[-2000:])
+        assert done.returncode == status
+        return done.stdout + f"\nFILES {work}"
+
+    return call
+
+
+def references(target: Path, costs: dict[str, float]) -> str:
+    target.write_text(json.dumps({"cluster:arm": {"tolerance": 0.03, "costs": costs}}))
+    return f"Speed.references={target}"
+
+
+@pytest.fixture(scope="module")
+def measured(reframe: Callable[..., str], slurm: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Correctness and Speed on the cluster, against tests/kept_costs.json; the report that Speed's task wrote."""
+    kept = json.loads((ROOT / "tests/kept_costs.json").read_text())["neoverse_v1"]
+    costs = {name: cost for name, cost in kept.items() if name.startswith(("1×64×64 ", "8×768×768 "))}
+    assert len(costs) == 12
+    file = tmp_path_factory.mktemp("references") / "references.json"
+    printed = reframe(
+        0, "-n", "Correctness|Speed", "-S", f"program={slurm}/python",
+        "-S", f"Speed.bench_options={','.join(['--counters', 'counts.txt', *SHAPES])}", "-S", references(file, costs),
+    )  # fmt: skip
+    assert "[  PASSED  ] Ran 2/2 test case(s) from 2 check(s)" in printed
+    work = Path(printed.rsplit("FILES ", 1)[1])
+    (report,) = work.glob("stage/**/report-0.json")
+    return report
+
+
+@pytest.mark.skipif(emulator.NATIVE, reason="references are of an emulated CPU")
+def test_correctness_and_speed(measured: Path) -> None:
+    report = json.loads(measured.read_text())
+    assert report["node"].startswith("arm") and report["cpu"] == "neoverse-v1" and len(report["cases"]) == 12
+
+
+@pytest.mark.skipif(emulator.NATIVE, reason="references are of an emulated CPU")
+@pytest.mark.parametrize("fault", ["slower", "no reference", "no line", "no report", "exit status", "unknown system"])
+def test_what_must_fail_fails(
+    reframe: Callable[..., str], measured: Path, tmp_path: Path, fault: str
+) -> None:
+    """The report that was measured, with a fault: a payload that is quick."""
+    report = json.loads(measured.read_text())
+    name = "1×64×64 u8 tensor"
+    costs = {
+        f"{'×'.join(map(str, case['shape']))} {case['kind']}": case["acl"][report["measure"]]
+        for case in report["cases"]
+    }
+    if fault == "slower":
+        costs[name] *= 0.9
+    if fault == "no reference":
+        del costs[name]
+    if fault == "no line":
+        report["cases"] = report["cases"][1:]
+    (tmp_path / "report.json").write_text(json.dumps(report))
+    program = tmp_path / "program"
+    copy = "" if fault == "no report" else f'for last; do :; done; cp {tmp_path}/report.json "$last"'
+    program.write_text(f"#!/bin/bash\n{copy}\nexit {3 if fault == 'exit status' else 0}\n")
+    program.chmod(0o755)
+    option = references(tmp_path / "references.json", costs)
+    if fault == "unknown system":
+        (tmp_path / "references.json").write_text("{}")
+    printed = reframe(1, "-n", "Speed", "-S", f"program={program}", "-S", option)
+    expected = {
+        "slower": "failed to meet reference", "no reference": "reference",
+        "no line": f"a report has no line for {name}",
+        "no report": "report-0.json is missing", "exit status": "the benchmark failed",
+        "unknown system": "has no cluster:arm; measured was: {",
+    }[fault]  # fmt: skip
+    assert expected in printed
+
+
+@pytest.mark.skipif(emulator.NATIVE, reason="the sweep's payload runs on emulated CPUs")
+def test_sweep_with_a_node_that_dies(environment: dict[str, str], slurm: Path, tmp_path: Path) -> None:
+    output, parts = tmp_path / "output", 4
+    running = subprocess.Popen(
+        ["bash", str(ROOT / "ci/sweep.sh"), "--site", str(ROOT / "tests/cluster/site.py"), "--parts", str(parts),
+         "--output", str(output), "--preset", "smoke", "-S", f"program={slurm}/python",
+         "-S", "Sweep.bench_options=--counters,counts.txt,--largest-m,8"],
+        env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    # In the middle: a task of the second node's has started to measure.
+    wait_for(lambda: bool(jobs_on(slurm, "arm2")) and any(output.glob("reframe/stage/**/counts.txt")), 120)
+    lost = jobs_on(slurm, "arm2")
+    kill_node(slurm, "arm2")
+    printed, _ = running.communicate(timeout=600)
+    print(printed[-6000:])
+    assert running.returncode == 0
+    assert "Ran 4/4 test case(s)" in printed and "retry" in printed.lower()
+    merged = json.loads((output / "sweep.json").read_text())
+    assert len(merged["cases"]) == 18 and all(case["max_error"] <= 1 for case in merged["cases"])
+    assert set(merged["nodes"]) == {f"{part}/{parts}" for part in range(1, parts + 1)}
+    assert (output / "sweep.png").read_bytes()[:4] == b"\x89PNG"
+    # One job for each part, one more for the lost one, and one that put them together.
+    submitted = (slurm / "slurmctld.log").read_text()
+    assert len(lost) == 1 and f"JobId={lost[0]}" in submitted
+
+
+def jobs_on(home: Path, node: str) -> list[str]:
+    return slurm_answers(home, "squeue", "-h", "-w", node, "-t", "running", "-o", "%i").split()
+
+
+def kill_node(home: Path, node: str) -> None:
+    """Ends slurmd and everything that it started, at once, as when the power goes."""
+    pid = int((home / f"{node}.pid").read_text())
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            text = (process / "environ").read_bytes()
+        except (OSError, PermissionError):
+            continue
+        if f"SLURMD_NODENAME={node}\0".encode() in text:
+            os.kill(int(process.name), signal.SIGKILL)
+    os.kill(pid, signal.SIGKILL)
+    for process in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = process.read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if b"slurmstepd" in words[0] and f"spool-{node}".encode() in b"".join(words):
+            os.kill(int(process.parent.name), signal.SIGKILL)
