@@ -114,6 +114,29 @@ def _sbom(package: Path, index: dict[str, Any], recipe: dict[str, Any]) -> str:
     return JsonV1Dot6(bom).output_as_string(indent=2) + "\n"
 
 
+def image_sbom(name: str, version: str, epoch: int, packages: list[dict[str, Any]], debs: list[Path]) -> str:
+    """The SBOM of an image: conda packages, as conda-meta/ has them, and Debian's."""
+    root = Component(name=name, version=version, type=ComponentType.CONTAINER, bom_ref=name)
+    components = [_component(record, record["sha256"], ComponentScope.REQUIRED) for record in packages]
+    for deb in debs:
+        package, number, arch = deb.name.removesuffix(".deb").replace("%3a", ":").split("_")
+        purl = PackageURL("deb", "debian", package, number, {"arch": arch})
+        digest = HashType(alg=HashAlgorithm.SHA_256, content=sha256(deb))
+        components.append(
+            Component(
+                name=package, version=number, type=ComponentType.LIBRARY, bom_ref=str(purl), purl=purl, hashes=[digest]
+            )
+        )
+    content = "".join(sorted(str(component.bom_ref) for component in components))
+    bom = Bom(
+        serial_number=uuid.uuid5(uuid.NAMESPACE_URL, content),
+        metadata=BomMetaData(timestamp=datetime.fromtimestamp(epoch, UTC), component=root),
+    )
+    bom.components.update(components)
+    bom.dependencies.add(Dependency(root.bom_ref, [Dependency(part.bom_ref) for part in components]))
+    return JsonV1Dot6(bom).output_as_string(indent=2) + "\n"
+
+
 def _source(source: dict[str, Any], index: dict[str, Any]) -> Component:
     return Component(
         name=f"{index['name']}-source", version=index["version"], type=ComponentType.FILE,

@@ -17,6 +17,7 @@ from pathlib import Path
 import yaml
 import zstandard
 
+from . import floors
 from .cache import CiError
 
 # Where a package keeps the sources that its recipe takes from the checkout.
@@ -46,7 +47,7 @@ def seal(package: Path, epoch: int, places: dict[str, str], sources: list[tuple[
     epoch: the time that every entry gets, in seconds. places: what is written
     instead of this machine's paths and addresses. sources: files and folders of
     the checkout, and their paths in it. Raises CiError when a path of this
-    machine is left.
+    machine is left, and when the binaries need more than the recipe promises.
     """
     with tempfile.TemporaryDirectory(dir=package.parent) as name:
         root = Path(name)
@@ -57,7 +58,9 @@ def seal(package: Path, epoch: int, places: dict[str, str], sources: list[tuple[
                 text = text.replace(f"{place}/", f"{places[place]}/").replace(place, places[place])
             file.write_text(text)
         index = json.loads((root / "info/index.json").read_text())
-        (root / "info/index.json").write_text(json.dumps({**index, "timestamp": epoch * 1000}, indent=2))
+        index["timestamp"] = epoch * 1000
+        index["depends"] = floors.lowered(index["depends"], root, package.name)
+        (root / "info/index.json").write_text(json.dumps(index, indent=2))
         _seal_recipe(root / "info/recipe/rendered_recipe.yaml")
         if "prefix_placeholder" in (root / "info/paths.json").read_text():
             raise CiError(f"{package.name} has files with the prefix in them, expected none: write them relative to it")
@@ -108,17 +111,22 @@ def _tar(root: Path, paths: list[Path], epoch: int) -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.GNU_FORMAT) as archive:
         for path in paths:
-            entry = archive.gettarinfo(path, path.relative_to(root).as_posix())
-            entry.uid = entry.gid = 0
-            entry.uname = entry.gname = ""
-            entry.mtime = epoch
-            entry.mode = 0o777 if entry.issym() else 0o755 if entry.mode & 0o100 else 0o644
-            # Links between files of a package: each is a file of its own.
-            if entry.islnk():
-                entry.type, entry.size = tarfile.REGTYPE, path.stat().st_size
-            if entry.isreg():
-                with path.open("rb") as content:
-                    archive.addfile(entry, content)
-            else:
-                archive.addfile(entry)
+            add(archive, path, path.relative_to(root).as_posix(), epoch)
     return buffer.getvalue()
+
+
+def add(archive: tarfile.TarFile, path: Path, name: str, epoch: int) -> None:
+    """Adds a file, link or folder to an archive, owned by root, with the given time and an ordinary mode."""
+    entry = archive.gettarinfo(path, name)
+    entry.uid = entry.gid = 0
+    entry.uname = entry.gname = ""
+    entry.mtime = epoch
+    entry.mode = 0o777 if entry.issym() else 0o755 if entry.mode & 0o100 else 0o644
+    # Links between files: each is a file of its own.
+    if entry.islnk():
+        entry.type, entry.size = tarfile.REGTYPE, path.stat().st_size
+    if entry.isreg():
+        with path.open("rb") as content:
+            archive.addfile(entry, content)
+    else:
+        archive.addfile(entry)
