@@ -40,6 +40,15 @@ def module_command(module_systems: Path) -> Callable[[str, str], list[str]]:
 
 
 @pytest.fixture(scope="session")
+def lmod(module_command: Callable[[str, str], list[str]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The program that LMOD_CMD names where Lmod is installed, on an emulated Neoverse V1."""
+    program = tmp_path_factory.mktemp("lmod") / "lmod"
+    program.write_text(f'#!/bin/sh\nexec {shlex.join(module_command("lmod", "neoverse-v1"))} "$@"\n')
+    program.chmod(0o755)
+    return program
+
+
+@pytest.fixture(scope="session")
 def in_shell(module_systems: Path, module_command: Callable[[str, str], list[str]]) -> Callable[..., str]:
     """in_shell(kind, tree, script, cpu): what bash prints on both streams for a script that uses `module`."""
 

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import shlex
 import signal
 import subprocess
 import time
@@ -87,12 +86,9 @@ def kill(pid_file: Path) -> None:
 
 @pytest.fixture(scope="module")
 def environment(
-    slurm: Path, deployed: Path, module_systems: Path, module_command: Callable[[str, str], list[str]]
+    slurm: Path, deployed: Path, lmod: Path
 ) -> dict[str, str]:
     """What a user of the cluster has: Slurm, and `module` as Lmod defines it."""
-    lmod = slurm / "lmod"
-    lmod.write_text(f'#!/bin/sh\nexec {shlex.join(module_command("lmod", "neoverse-v1"))} "$@"\n')
-    lmod.chmod(0o755)
     emulator.write_python(slurm / "python", "neoverse-v1")
     return {
         **os.environ, "RFM_COLORIZE": "n", "SLURM_CONF": str(slurm / "slurm.conf"), "LMOD_CMD": str(lmod),
