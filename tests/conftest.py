@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from acl_ci import bootstrap, build, emulator, packages, prefix
-from acl_ci.cache import leave, run
+from acl_ci.cache import leave, locked, run
 from acl_ci.pins import VARIANTS
 
 # They run inside the prefixes; tests/test_emulated.py starts them there.
@@ -29,7 +29,8 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_unconfigure(config: pytest.Config) -> None:
-    if EXIT_STATUS in config.stash:
+    # pytest-xdist's workers still have something to tell the process that started them.
+    if EXIT_STATUS in config.stash and not hasattr(config, "workerinput"):
         leave(config.stash[EXIT_STATUS])
 
 
@@ -44,7 +45,16 @@ def _install(microarchitecture: str, torch: str) -> Path:
     # torchao's releases are for one PyTorch each; the newest gets what needs the newest.
     extra = ["torchao", "transformers"] if torch == TORCHES[-1] else []
     channels = build.upstream_of_built_channel()
-    return build.install(microarchitecture, torch, channels, ["pytest", "hypothesis", "matplotlib-base", *extra])
+    # Anew in every run of the tests, once for all of pytest-xdist's workers.
+    this_run = os.environ.get("PYTEST_XDIST_TESTRUNUID", str(os.getpid()))
+    home = build.DIST / "prefix" / f"{microarchitecture}-pytorch{torch}"
+    made = home.with_name(f"{home.name}.run")
+    with locked(home.with_name(f"{home.name}.lock")):
+        if not made.exists() or made.read_text() != this_run:
+            made.unlink(missing_ok=True)
+            build.install(microarchitecture, torch, channels, ["pytest", "hypothesis", "matplotlib-base", *extra])
+            made.write_text(this_run)
+    return home
 
 
 @pytest.fixture(scope="session")

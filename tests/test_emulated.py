@@ -1,7 +1,9 @@
 """Runs tests/emulated inside the installed prefixes, and what needs a process of its own."""
 
 import json
+import os
 import re
+import shutil
 import subprocess
 import time
 from collections.abc import Callable
@@ -93,15 +95,12 @@ def test_wrong_pytorch(installed: Installed, run_in: Run) -> None:
     assert f"built for PyTorch {TORCHES[-1]}, and PyTorch 2.5.1 is installed" in last
 
 
-def test_missing_acl(installed: Installed, run_in: Run) -> None:
-    home = installed("armv8_2a", TORCHES[-1])
-    library = home / "lib/libarm_compute.so.43"
-    away = library.with_name("away")
-    library.rename(away)
-    try:
-        done = run_in(home, ["python3.11", "-c", "import acl_qlinear"], emulator.CPUS["armv8_2a"][0])
-    finally:
-        away.rename(library)
+def test_missing_acl(installed: Installed, run_in: Run, tmp_path: Path) -> None:
+    # A copy, since other tests use the prefix at the same time.
+    home = tmp_path / "prefix"
+    shutil.copytree(installed("armv8_2a", TORCHES[-1]), home, symlinks=True, copy_function=os.link)
+    (home / "lib/libarm_compute.so.43").unlink()
+    done = run_in(home, ["python3.11", "-c", "import acl_qlinear"], emulator.CPUS["armv8_2a"][0])
     last = done.stderr.splitlines()[-1]
     assert done.returncode == 1 and last.startswith("ImportError") and "libarm_compute.so.43" in last
     assert "conda install --force-reinstall" in last

@@ -112,7 +112,7 @@ def write_python(script: Path, cpu: str) -> None:
         name: value for name, value in _environment(Path("$CONDA_PREFIX"), cpu).items()
         if name not in ("PATH", "CONDA_PREFIX", "HOME")
     }  # fmt: skip
-    lines = [f'export {name}="{value}"' for name, value in settings.items()]
+    lines = [f'export {name}="${{{name}:-{value}}}"' for name, value in settings.items()]
     command = " ".join(f'"{word}"' for word in words)
     script.write_text("\n".join(["#!/bin/sh", *lines, f'exec {command} "$@"', ""]))
     script.chmod(0o755)

@@ -23,8 +23,8 @@ else:
     import _build  # type: ignore[import-not-found]
     import _cpu  # type: ignore[import-not-found,no-redef]
 
-    # What lies beside this file is the package's, and no module by itself.
-    sys.path.remove(str(Path(__file__).parent))
+    # Python has put this file's folder there; what lies in it is the package's, and no module by itself.
+    del sys.path[0]
 
 OK, PROBLEM, UNKNOWN = "ok", "problem", "unknown"
 ARMV8_2A, NEOVERSE_V1 = "armv8.2-a", "neoverse-v1"

@@ -1,15 +1,20 @@
-"""Lmod and Environment Modules for AArch64 on emulated CPUs, and what ci/deploy-module.sh deploys."""
+"""A cluster: Lmod and Environment Modules on emulated CPUs, what ci/deploy-module.sh deploys, and Slurm."""
 
+import contextlib
 import os
 import shlex
+import shutil
+import signal
+import socket
 import subprocess
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from acl_ci import build, debian, emulator
 from acl_ci.bootstrap import BOOTSTRAP
-from acl_ci.cache import ROOT, folder
+from acl_ci.cache import ROOT, folder, run
 
 KINDS = ("lmod", "tcl")
 PROGRAMS = {
@@ -87,3 +92,107 @@ def deployed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = deploy(root)
     assert done.returncode == 0, done.stdout + done.stderr
     return root
+
+
+
+
+# Slurm
+
+NODES = 3
+CONFIGURATION = """
+ClusterName=test
+SlurmctldHost={host}(127.0.0.1)
+SlurmctldPort={ports[0]}
+AuthType=auth/munge
+AuthInfo=socket={home}/munge.socket
+SlurmUser=root
+StateSaveLocation={home}/state
+SlurmdSpoolDir={home}/spool-%n
+SlurmctldPidFile={home}/slurmctld.pid
+SlurmdPidFile={home}/%n.pid
+SlurmctldLogFile={home}/slurmctld.log
+SlurmdLogFile={home}/%n.log
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core
+SlurmdTimeout=5
+MpiDefault=none
+JobAcctGatherType=jobacct_gather/none
+AccountingStorageType=accounting_storage/none
+PartitionName=arm Nodes=arm[1-{nodes}] Default=YES State=UP
+"""
+NODE = "NodeName=arm{number} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=1\n"
+
+
+@pytest.fixture(scope="session")
+def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A cluster of three nodes on this machine; the folder with its files."""
+    if os.getuid():
+        pytest.skip("Slurm's daemons are run by root, and this is another user")
+    home = tmp_path_factory.mktemp("slurm")
+    key = home / "munge.key"
+    key.write_bytes(os.urandom(1024))
+    key.chmod(0o400)
+    files = {"socket": "munge.socket", "pid-file": "munged.pid", "log-file": "munged.log", "seed-file": "munge.seed"}
+    run(["munged", "--force", f"--key-file={key}", *(f"--{name}={home / file}" for name, file in files.items())])
+    (home / "state").mkdir()
+    conf = home / "slurm.conf"
+    host = run(["hostname", "-s"]).strip()
+    ports = free_ports(NODES + 1)
+    nodes = [NODE.format(number=number, host=host, port=ports[number]) for number in range(1, NODES + 1)]
+    conf.write_text("".join(nodes) + CONFIGURATION.format(home=home, host=host, nodes=NODES, ports=ports))
+    try:
+        run(["slurmctld", "-f", conf])
+        for number in range(1, NODES + 1):
+            run(["slurmd", "-N", f"arm{number}", "-f", conf])
+        wait_for(lambda: slurm_answers(home, "sinfo", "-h", "-t", "idle", "-o", "%D").strip() == str(NODES))
+        yield home
+    finally:
+        for file in home.glob("*.pid"):
+            kill(file)
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on."""
+    sockets = [socket.socket() for _ in range(count)]
+    for one in sockets:
+        one.bind(("127.0.0.1", 0))
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+def slurm_answers(home: Path, *words: str) -> str:
+    environment = {**os.environ, "SLURM_CONF": str(home / "slurm.conf")}
+    return subprocess.run(words, capture_output=True, text=True, check=False, env=environment).stdout
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "nothing came in time"
+        time.sleep(0.2)
+
+
+def kill(pid_file: Path) -> None:
+    if pid_file.exists() and (text := pid_file.read_text().strip()):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(text), signal.SIGKILL)
+
+
+@pytest.fixture(scope="session")
+def environment(slurm: Path, deployed: Path, lmod: Path) -> dict[str, str]:
+    """What a user of the cluster has: Slurm, and `module` as Lmod defines it."""
+    programs = slurm / "programs"
+    programs.mkdir()
+    emulator.write_python(programs / "python", "neoverse-v1")
+    (programs / "python3").symlink_to("python")
+    shutil.copy(next(deployed.glob("software/neoverse_v1/acl-qlinear/*/bin/acl-qlinear")), programs)
+    # The module's own programs are for AArch64: these run them.
+    module = f'() {{ eval "$({lmod} bash "$@")"; PATH={programs}:$PATH; }}'
+    return {
+        **os.environ, "RFM_COLORIZE": "n", "SLURM_CONF": str(slurm / "slurm.conf"), "LMOD_CMD": str(lmod),
+        "LMOD_VERSION": "8.6.19", "MODULEPATH": f"{deployed}/modulefiles/lmod", "BASH_FUNC_module%%": module,
+    }  # fmt: skip

@@ -1,101 +1,17 @@
 """tests/reframe and ci/sweep.sh on a real Slurm, whose nodes run modules and Python on emulated CPUs."""
 
-import contextlib
 import json
 import os
 import signal
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from acl_ci import emulator
-from acl_ci.cache import ROOT, run
+from acl_ci.cache import ROOT
 
-NODES = 3
-CONFIGURATION = """
-ClusterName=test
-SlurmctldHost={host}(127.0.0.1)
-SlurmctldPort=17002
-AuthType=auth/munge
-AuthInfo=socket={home}/munge.socket
-SlurmUser=root
-StateSaveLocation={home}/state
-SlurmdSpoolDir={home}/spool-%n
-SlurmctldPidFile={home}/slurmctld.pid
-SlurmdPidFile={home}/%n.pid
-SlurmctldLogFile={home}/slurmctld.log
-SlurmdLogFile={home}/%n.log
-ProctrackType=proctrack/linuxproc
-TaskPlugin=task/none
-SelectType=select/cons_tres
-SelectTypeParameters=CR_Core
-SlurmdTimeout=5
-MpiDefault=none
-JobAcctGatherType=jobacct_gather/none
-AccountingStorageType=accounting_storage/none
-NodeName=arm[1-{nodes}] NodeHostname={host} NodeAddr=127.0.0.1 Port=[17011-1701{nodes}] CPUs=1
-PartitionName=arm Nodes=arm[1-{nodes}] Default=YES State=UP
-"""
-
-
-@pytest.fixture(scope="module")
-def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A cluster of three nodes on this machine; the folder with its files."""
-    if os.getuid():
-        pytest.skip("Slurm's daemons are run by root, and this is another user")
-    home = tmp_path_factory.mktemp("slurm")
-    key = home / "munge.key"
-    key.write_bytes(os.urandom(1024))
-    key.chmod(0o400)
-    files = {"socket": "munge.socket", "pid-file": "munged.pid", "log-file": "munged.log", "seed-file": "munge.seed"}
-    run(["munged", "--force", f"--key-file={key}", *(f"--{name}={home / file}" for name, file in files.items())])
-    (home / "state").mkdir()
-    conf = home / "slurm.conf"
-    host = run(["hostname", "-s"]).strip()
-    conf.write_text(CONFIGURATION.format(home=home, host=host, nodes=NODES))
-    try:
-        run(["slurmctld", "-f", conf])
-        for number in range(1, NODES + 1):
-            run(["slurmd", "-N", f"arm{number}", "-f", conf])
-        wait_for(lambda: slurm_answers(home, "sinfo", "-h", "-t", "idle", "-o", "%D").strip() == str(NODES))
-        yield home
-    finally:
-        for file in home.glob("*.pid"):
-            kill(file)
-
-
-def slurm_answers(home: Path, *words: str) -> str:
-    environment = {**os.environ, "SLURM_CONF": str(home / "slurm.conf")}
-    return subprocess.run(words, capture_output=True, text=True, check=False, env=environment).stdout
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "nothing came in time"
-        time.sleep(0.2)
-
-
-def kill(pid_file: Path) -> None:
-    if pid_file.exists() and (text := pid_file.read_text().strip()):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(int(text), signal.SIGKILL)
-
-
-@pytest.fixture(scope="module")
-def environment(
-    slurm: Path, deployed: Path, lmod: Path
-) -> dict[str, str]:
-    """What a user of the cluster has: Slurm, and `module` as Lmod defines it."""
-    emulator.write_python(slurm / "python", "neoverse-v1")
-    return {
-        **os.environ, "RFM_COLORIZE": "n", "SLURM_CONF": str(slurm / "slurm.conf"), "LMOD_CMD": str(lmod),
-        "LMOD_VERSION": "8.6.19",
-        "MODULEPATH": f"{deployed}/modulefiles/lmod", "BASH_FUNC_module%%": '() { eval "$($LMOD_CMD bash "$@")"; }',
-    }  # fmt: skip
-
+from .conftest import slurm_answers, wait_for
 
 # So few that it is quick: 12 cases.
 SHAPES = ["--shape", "1x64x64", "--shape", "8x768x768"]
@@ -133,7 +49,7 @@ def measured(reframe: Callable[..., str], slurm: Path, tmp_path_factory: pytest.
     assert len(costs) == 12
     file = tmp_path_factory.mktemp("references") / "references.json"
     printed = reframe(
-        0, "-n", "Correctness|Speed", "-S", f"program={slurm}/python",
+        0, "-n", "Correctness|Speed",
         "-S", f"Speed.bench_options={','.join(['--counters', 'counts.txt', *SHAPES])}", "-S", references(file, costs),
     )  # fmt: skip
     assert "[  PASSED  ] Ran 2/2 test case(s) from 2 check(s)" in printed
@@ -189,7 +105,7 @@ def test_sweep_with_a_node_that_dies(environment: dict[str, str], slurm: Path, t
     output, parts = tmp_path / "output", 4
     running = subprocess.Popen(
         ["bash", str(ROOT / "ci/sweep.sh"), "--site", str(ROOT / "tests/cluster/site.py"), "--parts", str(parts),
-         "--output", str(output), "--preset", "smoke", "-S", f"program={slurm}/python",
+         "--output", str(output), "--preset", "smoke",
          "-S", "Sweep.bench_options=--counters,counts.txt,--largest-m,8"],
         env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
