@@ -44,11 +44,16 @@ install_missing_programs() {
 }
 
 make_environment() {
-    local cache key home
+    local cache key home requirements
     cache=${XDG_CACHE_HOME:-$HOME/.cache}/acl-qlinear
     # Compilers' wrappers, and conda's own scripts, do not take them.
     [[ $cache != *[[:space:]]* ]] ||
         { echo "error: the cache is '$cache', expected a path without spaces; set XDG_CACHE_HOME" >&2; exit 1; }
+    requirements=$(sha256sum < "$ci/requirements.txt")
+    # Called from another of these scripts: its environment is the first on PATH.
+    PYTHON=$(command -v python3)
+    home=${PYTHON%/bin/python3}
+    [[ ! -e $home/complete || $(<"$home/complete") != "$requirements" ]] || return 0
     key=$({ cat "$ci/requirements.txt"; python3 -VV; command -v python3; } | sha256sum | cut -c1-16)
     home=$cache/tools-$key
     PYTHON=$home/bin/python
@@ -62,7 +67,7 @@ make_environment() {
         python3 -m venv "$home"
         "$PYTHON" -m pip install -qq --disable-pip-version-check --require-hashes \
             --only-binary=:all: -r "$ci/requirements.txt"
-        touch "$home/complete"
+        echo "$requirements" > "$home/complete"
     fi
     exec 9>&-
 }

@@ -166,7 +166,7 @@ def speed(seen: dict[str, Any]) -> Finding:
         return Finding(name, UNKNOWN, "not tried, since the import failed")
     if seen["fallback_calls"]:
         return Finding(name, PROBLEM, "a layer with symmetric weights used the fallback", "report it: it never should")
-    if not re.search("dot|mmla", seen["kernel"]):
+    if "asimddp" in _cpu.missing_features(NEOVERSE_V1):
         return Finding(name, PROBLEM, f"kernel {seen['kernel']}: this CPU has no dot products", "none but another CPU")
     threads, cpus = seen["threads"], seen["cpus"]
     if threads != cpus:

@@ -21,14 +21,14 @@ SHAPES = ["--shape", "1x64x64", "--shape", "8x768x768"]
 def reframe(environment: dict[str, str], slurm: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
     """reframe(status, option…): what ReFrame prints, after checking its status."""
 
-    def call(status: int, *options: str) -> str:
+    def call(status: int, *options: str, site: str = "cluster/site.py", **variables: str) -> str:
         work = tmp_path_factory.mktemp("reframe")
         words = [
-            "reframe", "-C", ROOT / "tests/cluster/site.py", "-c", ROOT / "tests/reframe/acl_qlinear_checks.py",
-            "--prefix", work, "--keep-stage-files", "-r", *options,
+            "reframe", "-C", ROOT / "tests" / site, "-c", ROOT / "tests/reframe/acl_qlinear_checks.py",
+            "--prefix", work, "--keep-stage-files", *options,
         ]  # fmt: skip
-        words = list(map(str, words))
-        done = subprocess.run(words, capture_output=True, text=True, check=False, env=environment, cwd=work)
+        words, env = list(map(str, words)), {**environment, **variables}
+        done = subprocess.run(words, capture_output=True, text=True, check=False, env=env, cwd=work)
         print(done.stdout[-6000:], done.stderr[-2000:])
         assert done.returncode == status
         return done.stdout + f"\nFILES {work}"
@@ -49,7 +49,7 @@ def measured(reframe: Callable[..., str], slurm: Path, tmp_path_factory: pytest.
     assert len(costs) == 12
     file = tmp_path_factory.mktemp("references") / "references.json"
     printed = reframe(
-        0, "-n", "Correctness|Speed",
+        0, "-r", "-n", "Correctness|Speed",
         "-S", f"Speed.bench_options={','.join(['--counters', 'counts.txt', *SHAPES])}", "-S", references(file, costs),
     )  # fmt: skip
     assert "[  PASSED  ] Ran 2/2 test case(s) from 2 check(s)" in printed
@@ -90,7 +90,7 @@ def test_what_must_fail_fails(
     option = references(tmp_path / "references.json", costs)
     if fault == "unknown system":
         (tmp_path / "references.json").write_text("{}")
-    printed = reframe(1, "-n", "Speed", "-S", f"program={program}", "-S", option)
+    printed = reframe(1, "-r", "-n", "Speed", "-S", f"program={program}", "-S", option)
     expected = {
         "slower": "failed to meet reference", "no reference": "reference",
         "no line": f"a report has no line for {name}",
@@ -98,6 +98,26 @@ def test_what_must_fail_fails(
         "unknown system": "has no cluster:arm; measured was: {",
     }[fault]  # fmt: skip
     assert expected in printed
+
+
+def test_one_task_per_numa_node(reframe: Callable[..., str]) -> None:
+    """The job script for nodes with four: this machine's have one."""
+    printed = reframe(0, "--dry-run", "-n", "Correctness", NUMA_NODES="4")
+    (script,) = Path(printed.rsplit("FILES ", 1)[1]).glob("stage/**/rfm_job.sh")
+    text = script.read_text()
+    for line in ("--ntasks=4", "--ntasks-per-node=4", "--cpus-per-task=1", "--partition=arm", "--no-requeue"):
+        assert f"#SBATCH {line}\n" in text
+    assert "module load acl-qlinear\n" in text and "srun --cpus-per-task=1 --cpu-bind=ldoms bash -c" in text
+
+
+@pytest.mark.skipif(emulator.NATIVE, reason="the environment's programs run on emulated CPUs")
+def test_single_machine(reframe: Callable[..., str], environment: dict[str, str], slurm: Path, deployed: Path) -> None:
+    home = next(deployed.glob("software/neoverse_v1/acl-qlinear/*"))
+    path = f"{slurm}/programs:{environment['PATH']}"
+    printed = reframe(
+        0, "-r", "-n", "Correctness", site="reframe/sites/single.py", PATH=path, CONDA_PREFIX=str(home)
+    )
+    assert "[  PASSED  ] Ran 1/1 test case(s) from 1 check(s)" in printed and "@single:here" in printed
 
 
 @pytest.mark.skipif(emulator.NATIVE, reason="the sweep's payload runs on emulated CPUs")
