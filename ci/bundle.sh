@@ -7,13 +7,13 @@ if [[ " $* " == *" --help "* ]]; then
 Usage: ci/bundle.sh [--spec SPEC]... --key KEY ARCHIVE
 
 Writes ARCHIVE, a .tar file with a signed channel, acl-qlinear-channel/, that has acl-qlinear from
-dist/channel and all that it needs, Python and PyTorch too, for every microarchitecture. Where it
-is unpacked:
+dist/channel, numpy, matplotlib, and all that they need, Python and PyTorch too, for every
+microarchitecture. ci/deploy-module.sh --channel takes it as it is. Where it is unpacked:
 
   conda create -n NAME --offline --override-channels -c file://$PWD/acl-qlinear-channel acl-qlinear
 
   --key KEY    the private OpenSSH key that signs the channel's manifest; ci/verify.sh checks it
-  --spec SPEC  what to put in instead of acl-qlinear; may be repeated
+  --spec SPEC  what to put in instead; may be repeated
 HELP
     exit
 fi

@@ -11,7 +11,7 @@ from urllib.parse import unquote, urlparse
 
 from rattler import RepoDataRecord
 
-from . import build, prefix
+from . import build, modules, prefix
 from .attest import PROVENANCE_SUFFIX, SBOM_SUFFIX, beside, sha256
 from .cache import CiError, command, say
 from .emulator import CPUS
@@ -84,7 +84,7 @@ def main() -> None:
     parser.add_argument("--key", type=Path, required=True, help="the private OpenSSH key that signs it")
     parser.add_argument(
         "--spec", action="append", default=[], metavar="SPEC",
-        help="what to put in, with all that it needs; may be repeated (default: acl-qlinear)",
+        help="what to put in, with all that it needs; may be repeated (default: what ci/deploy-module.sh installs)",
     )  # fmt: skip
     options = parser.parse_args()
     if not options.key.is_file():
@@ -92,7 +92,7 @@ def main() -> None:
     if not options.archive.absolute().parent.is_dir():
         raise CiError(f"ARCHIVE is {options.archive}, expected a file in a folder that exists")
     channels = [build.CHANNEL.as_uri(), *build.upstream_of_built_channel()]
-    count = bundle(options.archive.absolute(), options.spec or ["acl-qlinear"], channels, options.key)
+    count = bundle(options.archive.absolute(), options.spec or ["acl-qlinear", *modules.EXTRA], channels, options.key)
     print(f"{options.archive}: {count} packages, {options.archive.stat().st_size / 2**20:.0f} MiB")
 
 

@@ -10,6 +10,7 @@ new modules, and the new defaults, to users at once.
 
 import argparse
 import os
+import runpy
 import shutil
 import tarfile
 import tempfile
@@ -43,10 +44,9 @@ def microarchitectures() -> list[str]:
 
 def _required_features() -> dict[str, list[str]]:
     """What the extension asks of the CPU, by microarchitecture, in /proc/cpuinfo's names."""
-    scope: dict = {}
-    exec((ROOT / "src/acl_qlinear/_cpu.py").read_text(), scope)
+    required = runpy.run_path(str(ROOT / "src/acl_qlinear/_cpu.py"))["REQUIRED_FEATURES"]
     variants = dict(rows("microarchitecture", "acl_variant"))
-    return {name: list(scope["REQUIRED_FEATURES"][variants[name]]) for name in microarchitectures()}
+    return {name: list(required[variants[name]]) for name in microarchitectures()}
 
 
 @contextmanager
