@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,7 +73,7 @@ def variables(environment: dict[str, str], workspace: Path, deployed: Path, slur
         "CHANNEL": str(workspace / "dist/channel"), "FOLDER": str(place / "published"), "KEY": str(place / "key"),
         "SIGNERS": str(place / "signers"), "NAME": "publisher", "ROOT": str(place / "modules"),
         "SITE": "tests/cluster/site.py", "OUTPUT": str(place / "sweep"), "OMP_NUM_THREADS": "1",
-        "EASYCONFIGS": str(easybuild / "easybuild/easyconfigs"), "EB_PYTHON": os.path.realpath("/usr/bin/python3"),
+        "EASYCONFIGS": str(easybuild / "easybuild/easyconfigs"), "EB_PYTHON": sys.executable,
         "PYTHONPATH": str(easybuild / SITE_PACKAGES), "EASYBUILD_ALLOW_USE_AS_ROOT_AND_ACCEPT_CONSEQUENCES": "1",
         "BUILDAH_ISOLATION": "chroot", "STORAGE_DRIVER": "vfs",
     }  # fmt: skip
