@@ -10,15 +10,17 @@ import os
 import re
 import shutil
 import subprocess
+import time
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from .cache import CACHE, ROOT, CiError, folder, run
+from .cache import CACHE, ROOT, CiError, folder, locked, run
 
 # The sha256 of every file, by SUITE/ARCHITECTURE/NAME; ci/lock.sh writes it.
 LOCK = ROOT / "ci/debian.lock"
 SOURCE = ["source", "--tar-only", "--download-only"]
+FRESH_SECONDS = 600
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 
 
@@ -49,25 +51,32 @@ def _mirror() -> str:
 
 @cache
 def _apt(suite: str, arch: str) -> Path:
-    """The configuration file for `suite` and `arch`, with package lists that are current."""
+    """The configuration file for `suite` and `arch`, with package lists that are at most ten minutes old."""
     home = CACHE / "apt" / f"{suite}-{arch}"
     for name in ("etc", "state/lists/partial", "cache/archives/partial", "log"):
         (home / name).mkdir(parents=True, exist_ok=True)
     (home / "status").touch()
-    (home / "etc/debian.sources").write_text(
-        f"Types: deb deb-src\nURIs: {_mirror()}\nSuites: {suite}\nComponents: main\nSigned-By: {KEYRING}\n"
-    )
-    config = home / "apt.conf"
-    config.write_text(
-        f"""
+    config, updated = home / "apt.conf", home / "updated"
+    texts = {
+        home / "etc/debian.sources": f"Types: deb deb-src\nURIs: {_mirror()}\nSuites: {suite}\nComponents: main\n"
+        f"Signed-By: {KEYRING}\n",
+        config: f"""
         Dir::Etc "{home}/etc"; Dir::Etc::SourceList "/dev/null"; Dir::Etc::SourceParts "{home}/etc";
         Dir::State "{home}/state"; Dir::State::status "{home}/status";
         Dir::Cache "{home}/cache"; Dir::Cache::pkgcache ""; Dir::Cache::srcpkgcache ""; Dir::Log "{home}/log";
         APT::Architecture "{arch}"; APT::Architectures {{ "{arch}"; }};
         APT::Sandbox::User ""; Acquire::Languages "none"; Acquire::Retries "3";
-        """
-    )
-    run(["apt-get", "update"], env=_environment(config))
+        """,
+    }
+    # apt reads its lists without a lock, and does not wait for the one it writes them with.
+    with locked(home.with_name(f"{home.name}.lock")):
+        for file, text in texts.items():
+            if not file.exists() or file.read_text() != text:
+                file.write_text(text)
+                updated.unlink(missing_ok=True)
+        if not updated.exists() or time.time() - updated.stat().st_mtime > FRESH_SECONDS:
+            run(["apt-get", "update"], env=_environment(config))
+            updated.touch()
     return config
 
 
