@@ -82,8 +82,6 @@ def variables(environment: dict[str, str], workspace: Path, deployed: Path, slur
 @pytest.mark.skipif(emulator.NATIVE, reason="the cluster's module system is an emulated one")
 @pytest.mark.parametrize("block", blocks("sh"), ids=lambda block: block.name)
 def test_command(block: Block, request: pytest.FixtureRequest) -> None:
-    if block.mark.startswith("long: ") and not request.config.getoption("--all"):
-        pytest.skip(f"with --all only: {block.mark.removeprefix('long: ')}")
     if block.mark.startswith("AArch64: "):
         pytest.skip(f"on AArch64 only: {block.mark.removeprefix('AArch64: ')}")
     program = block.text.split()[0]
