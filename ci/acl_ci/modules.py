@@ -93,8 +93,11 @@ def deploy(root: Path, channels: list[str], version: str | None) -> dict[str, st
             }
             for name in MODULES:
                 target = root / "software" / microarchitecture / name / deployed[name]
-                if not target.is_dir():
-                    say(f"installing {name} {deployed[name]} for {microarchitecture}")
+                label = f"{name} {deployed[name]} for {microarchitecture}"
+                if target.is_dir():
+                    say(f"{label} is there, and stays as it is")
+                else:
+                    say(f"installing {label}")
                     _install(target, channels, specs[name], cpu)
         shown = {name: {*numbers, deployed[name]} for name, numbers in versions(root).items()}
         _show(root, shown, {**defaults(root), **deployed})
