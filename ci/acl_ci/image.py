@@ -6,7 +6,6 @@ manifest.json that `docker load` reads.
 """
 
 import argparse
-import asyncio
 import gzip
 import hashlib
 import json
@@ -17,8 +16,6 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-
-from rattler import Subdir, install
 
 from . import attest, build, debian, emulator, lock, packages, prefix, seal
 from .bootstrap import BOOTSTRAP
@@ -65,12 +62,7 @@ def _environment(root: Path, environment: str, microarchitecture: str) -> tuple[
     solved = prefix.resolve(channels, [f"{NAME} * *{microarchitecture}*", *specs], cpu)
     # What is locked comes from where, and with the hash that, the lock says.
     ours = [record for record in solved if record.name.normalized in packages.SOURCES]
-    asyncio.run(
-        install(
-            [*locked, *ours], target_prefix=target, alternative_target_prefix=f"/{PREFIX}",
-            platform=Subdir(prefix.PLATFORM), show_progress=False,
-        )
-    )  # fmt: skip
+    prefix.link([*locked, *ours], target, Path("/", PREFIX))
     for cache in list(target.rglob("__pycache__")):
         shutil.rmtree(cache)
     found, files = [], set()

@@ -58,15 +58,16 @@ def create(
     partial = target.with_name(f"{target.name}.partial")
     for stale in (partial, target):
         shutil.rmtree(stale, ignore_errors=True)
-    asyncio.run(
-        install(
-            records,
-            target_prefix=partial,
-            # The prefix that is written into files.
-            alternative_target_prefix=target,
-            platform=Subdir(platform),
-            show_progress=False,
-        )
-    )
+    link(records, partial, target, platform)
     partial.rename(target)
     return records
+
+
+def link(records: list[RepoDataRecord], folder: Path, target: Path, platform: str = PLATFORM) -> None:
+    """Installs packages into `folder`, as a prefix that will be at `target`, which is written into files."""
+    asyncio.run(
+        install(
+            records, target_prefix=folder, alternative_target_prefix=target, platform=Subdir(platform),
+            show_progress=False,
+        )
+    )  # fmt: skip
