@@ -4,7 +4,7 @@ set -euo pipefail
 
 usage() {
     cat <<'HELP'
-Usage: build_acl.sh --variant V --source DIR|TARBALL --prefix DIR [--profile P] [--jobs N]
+Usage: build_acl.sh --variant V --source DIR|TARBALL --prefix DIR [--operators O] [--jobs N]
 
 Builds Arm Compute Library as a shared library and installs it.
 
@@ -15,7 +15,7 @@ Builds Arm Compute Library as a shared library and installs it.
                  in recipe/variants.yaml
   --prefix DIR   where to install: lib/, include/arm-compute-library/, lib/pkgconfig/,
                  lib/cmake/, share/arm-compute-library/
-  --profile P    qlinear (default): the operators that int8 GEMM needs; full: all of ACL
+  --operators O  qlinear (default): those that int8 GEMM needs; full: all of ACL
   --jobs N       compile N files at once (default: the number of processors)
   --help         this text
 
@@ -32,13 +32,15 @@ fail() {
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 pins=$here/recipe/variants.yaml
-variant='' source='' prefix='' profile=qlinear jobs=$(nproc)
+variant='' source='' prefix='' operators=qlinear jobs=$(nproc)
 
 while (($#)); do
     case $1 in
         --help) usage; exit 0 ;;
-        --variant | --source | --prefix | --profile | --jobs)
+        # --profile is an older name of --operators.
+        --variant | --source | --prefix | --operators | --profile | --jobs)
             (($# >= 2)) || fail "$1 needs a value; see --help"
+            [[ $1 != --profile ]] || set -- --operators "${@:2}"
             printf -v "${1#--}" %s "$2"
             shift 2 ;;
         *) fail "unknown argument '$1'; see --help" ;;
@@ -50,10 +52,10 @@ done
 [[ $jobs =~ ^[1-9][0-9]*$ ]] || fail "--jobs is '$jobs', expected a number of 1 or more"
 
 # data_types and data_layouts: multi_isa builds need all of them.
-case $profile in
+case $operators in
     qlinear) build_config='{"operators":["Gemm","Conv2d","DepthwiseConv2d","MatMul","Quantize","Dequantize","Activation","Mul","ElementwiseBinary","Transpose","Add","Sub"],"data_types":["all"],"data_layouts":["all"]}' ;;
     full) build_config='' ;;
-    *) fail "--profile is '$profile', expected qlinear or full" ;;
+    *) fail "--operators is '$operators', expected qlinear or full" ;;
 esac
 
 case $variant in
@@ -150,7 +152,7 @@ esac
 CXX
 chmod +x "$work/acl/cxx"
 target=build/out/libarm_compute.so
-log=$PWD/build_acl-$variant-$profile.log
+log=$PWD/build_acl-$variant-$operators.log
 
 cd "$work/acl"
 # ACL embeds the git hash of whatever repository it is in: of none, wherever this directory is.
@@ -158,7 +160,7 @@ cd "$work/acl"
 scons=(env CC=./cxx CXX=./cxx GIT_DIR=none PYTHONHASHSEED=0 scons "${options[@]}" "$target")
 total=$("${scons[@]}" -n | grep -c ' -c .*-o\| -o .* -c ') || true
 ((total > 0)) || { "${scons[@]}" -n | tail -5 >&2; fail "scons has nothing to compile"; }
-echo "ACL $version, $variant, profile $profile: $total files with $CXX, $jobs at once; log: $log"
+echo "ACL $version, $variant, operators $operators: $total files with $CXX, $jobs at once; log: $log"
 started=$SECONDS
 show_progress() {
     local done_files=0 shown=0 line
@@ -193,7 +195,7 @@ cp -R LICENSES "$install/share/arm-compute-library"
 cat > "$install/lib/pkgconfig/arm-compute-library.pc" <<PC
 prefix=\${pcfiledir}/../..
 Name: arm-compute-library
-Description: Arm Compute Library ($variant, profile $profile)
+Description: Arm Compute Library ($variant, profile $operators)
 Version: $version
 Libs: -L\${prefix}/lib -larm_compute
 Cflags: -I\${prefix}/include/arm-compute-library -march=$march
@@ -221,12 +223,12 @@ if(PACKAGE_FIND_VERSION STREQUAL PACKAGE_VERSION)
   set(PACKAGE_VERSION_COMPATIBLE TRUE)
 endif()
 CMAKE
-python3 - "$install/share/arm-compute-library/build.json" "$version" "$variant" "$profile" \
+python3 - "$install/share/arm-compute-library/build.json" "$version" "$variant" "$operators" \
     "$source_sha256" "$("$CXX" --version | head -1)" "$march" "${options[@]}" <<'PY'
 import json, sys
-path, version, variant, profile, sha256, compiler, march, *options = sys.argv[1:]
+path, version, variant, operators, sha256, compiler, march, *options = sys.argv[1:]
 with open(path, "w") as out:
-    json.dump({"version": version, "variant": variant, "profile": profile,
+    json.dump({"version": version, "variant": variant, "profile": operators,
                "source_sha256": sha256 or None, "compiler": compiler, "march": march,
                "scons_options": options}, out, indent=2)
     out.write("\n")

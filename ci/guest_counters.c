@@ -7,7 +7,7 @@
  * the plugin argument out=PATH, as one line with, for each thread that there
  * has been, "instructions cycles24 cycles24", of model 1 and of model 2.
  *
- * With profile=PATH, where the guest has been is appended to that file on every
+ * With hotspots=PATH, where the guest has been is appended to that file on every
  * such call, which slows it down and counts threads together: one line for each
  * block, "address instructions cycles24" (of model 1), the files that the
  * addresses are in, as in /proc/self/maps, and a line "end". ci/hotspots.sh reads it.
@@ -53,9 +53,9 @@ static struct qemu_plugin_scoreboard *board;
 static qemu_plugin_u64 instructions;
 static qemu_plugin_u64 cycles24[MODELS];
 static char *out_path;
-static char *profile_path;
+static char *hotspots_path;
 
-/* A translated block, for the profile. */
+/* A translated block, for the hot spots. */
 typedef struct Block {
     uint64_t address; /* in this process, not the guest's: what /proc/self/maps has */
     uint64_t instructions, cycles24, executions;
@@ -128,7 +128,7 @@ static void on_execute(unsigned int vcpu, void *block)
     __atomic_fetch_add(&((Block *)block)->executions, 1, __ATOMIC_RELAXED);
 }
 
-static void profile_block(struct qemu_plugin_tb *tb, uint64_t n, uint64_t cost)
+static void hotspots_block(struct qemu_plugin_tb *tb, uint64_t n, uint64_t cost)
 {
     Block *block = g_new0(Block, 1);
     block->address = (uintptr_t)qemu_plugin_insn_haddr(qemu_plugin_tb_get_insn(tb, 0));
@@ -141,12 +141,12 @@ static void profile_block(struct qemu_plugin_tb *tb, uint64_t n, uint64_t cost)
     qemu_plugin_register_vcpu_tb_exec_cb(tb, on_execute, QEMU_PLUGIN_CB_NO_REGS, block);
 }
 
-static void write_profile(void)
+static void write_hotspots(void)
 {
-    FILE *out = fopen(profile_path, "a");
+    FILE *out = fopen(hotspots_path, "a");
     char *maps = NULL;
     if (!out || !g_file_get_contents("/proc/self/maps", &maps, NULL, NULL)) {
-        fprintf(stderr, "guest_counters: cannot append to %s\n", profile_path);
+        fprintf(stderr, "guest_counters: cannot append to %s\n", hotspots_path);
     } else {
         g_mutex_lock(&blocks_lock);
         for (const Block *b = blocks; b; b = b->next) {
@@ -183,8 +183,8 @@ static void on_translate(qemu_plugin_id_t id, struct qemu_plugin_tb *tb)
         qemu_plugin_register_vcpu_tb_exec_inline_per_vcpu(
             tb, QEMU_PLUGIN_INLINE_ADD_U64, cycles24[model], block_cycles24(&mix[model], n));
     }
-    if (profile_path) {
-        profile_block(tb, n, block_cycles24(&mix[0], n));
+    if (hotspots_path) {
+        hotspots_block(tb, n, block_cycles24(&mix[0], n));
     }
 }
 
@@ -208,8 +208,8 @@ static void on_syscall(qemu_plugin_id_t id, unsigned int vcpu, int64_t num, uint
     }
     fputc('\n', out);
     fclose(out);
-    if (profile_path) {
-        write_profile();
+    if (hotspots_path) {
+        write_hotspots();
     }
 }
 
@@ -223,8 +223,8 @@ QEMU_PLUGIN_EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const qemu_info_
     for (int i = 0; i < argc; i++) {
         if (g_str_has_prefix(argv[i], "out=")) {
             out_path = g_strdup(argv[i] + strlen("out="));
-        } else if (g_str_has_prefix(argv[i], "profile=")) {
-            profile_path = g_strdup(argv[i] + strlen("profile="));
+        } else if (g_str_has_prefix(argv[i], "hotspots=")) {
+            hotspots_path = g_strdup(argv[i] + strlen("hotspots="));
         }
     }
     if (!out_path) {

@@ -75,7 +75,7 @@ def unpacked() -> Callable[[str], Path]:
 
 @pytest.fixture(scope="session")
 def full_channel() -> Path:
-    """What ci/build.sh --profile full makes, beside dist/channel."""
+    """What ci/build.sh --operators full makes, beside dist/channel."""
     upstream = dist.upstream_of_built_channel()
     return dist.build_channel(upstream, "full", recipes.acl_version(), DIST / "channel-full")
 
@@ -138,5 +138,5 @@ def build_by_pkg_config(compiler: Path) -> Callable[[Path, Path], Path]:
 
 @pytest.fixture(scope="session")
 def run_in() -> Callable[..., subprocess.CompletedProcess[str]]:
-    """run_in(prefix, ["python3.11", …], "neoverse-v1"): runs a program of a prefix, emulated where need be."""
+    """run_in(prefix, ["python", …], "neoverse-v1"): runs a program of a prefix, emulated where need be."""
     return emulator.run_program

@@ -11,6 +11,6 @@ fi
 export CCACHE_COMPILERCHECK=content CCACHE_NOHASHDIR=1 CCACHE_BASEDIR=/
 [[ ${CCACHE_DIR:-} ]] || unset CCACHE_DIR
 
-./build_acl.sh --variant "$ACL_VARIANT" --profile "$ACL_PROFILE" --source acl.tar \
+./build_acl.sh --variant "$ACL_VARIANT" --operators "$ACL_OPERATORS" --source acl.tar \
     --prefix "$PREFIX" --jobs "${CPU_COUNT:-$(nproc)}"
 cp -R "$PREFIX/share/arm-compute-library/LICENSES" .

@@ -38,9 +38,9 @@ ENV = r"env -0 | sed 's/\x0/\\0/g'"
     ("cpu", "expected"), [("neoverse-v1", "neoverse_v1"), ("neoverse-n1", "armv8_2a"), ("a64fx", "armv8_2a")]
 )
 def test_build_fits_the_cpu(in_shell: InShell, deployed: Path, kind: str, cpu: str, expected: str) -> None:
-    printed = in_shell(kind, deployed, "module load acl-qlinear; echo $CONDA_PREFIX; command -v python3.11", cpu)
+    printed = in_shell(kind, deployed, "module load acl-qlinear; echo $CONDA_PREFIX; command -v python", cpu)
     home = f"{deployed}/software/{expected}/acl-qlinear/{VERSION}"
-    assert printed == f"{home} {home}/bin/python3.11"
+    assert printed == f"{home} {home}/bin/python"
 
 
 @pytest.mark.parametrize("kind", KINDS)

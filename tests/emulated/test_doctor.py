@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from aclpkg.base.pins import SITE_PACKAGES
 from aclpkg.base.processes import run
 from aclpkg.inputs import emulator
 
@@ -62,7 +63,7 @@ def test_everything_else_that_can_be_wrong(installed: Installed, tmp_path: Path)
     other = tmp_path / "path/torch-2.5.1.dist-info"
     other.mkdir(parents=True)
     (other / "METADATA").write_text("Metadata-Version: 2.1\nName: torch\nVersion: 2.5.1\n")
-    (runtime,) = home.glob("lib/python3.11/site-packages/torch.libs/libgomp-*.so*")
+    (runtime,) = home.glob(f"{SITE_PACKAGES}/torch.libs/libgomp-*.so*")
     second = shutil.copy(runtime, tmp_path / "libomp.so")
     run(["patchelf", "--set-soname", "libomp.so", second])
     record = home / "conda-meta/from-the-future-1-0.json"

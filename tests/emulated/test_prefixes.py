@@ -36,7 +36,7 @@ def run_tests(installed: Installed, run_in: Run, exchange: Path) -> Callable[...
         # Without the settings and the conftest.py of the tests around it.
         tests = ROOT / "tests/emulated/inside"
         apart = ["-c", "/dev/null", f"--rootdir={tests}", f"--confcutdir={tests}", "-p", "no:cacheprovider"]
-        program = ["python3.11", "-m", "pytest", "-q", "-s", "--color=no", "--disable-warnings", *apart]
+        program = ["python", "-m", "pytest", "-q", "-s", "--color=no", "--disable-warnings", *apart]
         done = run_in(
             installed(microarchitecture, torch),
             [*program, *options, tests],
@@ -76,7 +76,7 @@ def test_same_bits_on_every_cpu_and_pytorch() -> None:
 
 @pytest.mark.skipif(emulator.NATIVE, reason="needs an emulated CPU that lacks instructions")
 def test_cpu_that_lacks_instructions(installed: Installed, run_in: Run) -> None:
-    done = run_in(installed("neoverse_v1", TORCHES[-1]), ["python3.11", "-c", "import acl_qlinear"], "neoverse-n1")
+    done = run_in(installed("neoverse_v1", TORCHES[-1]), ["python", "-c", "import acl_qlinear"], "neoverse-n1")
     assert done.returncode == 1
     last = done.stderr.splitlines()[-1]
     assert last.startswith("ImportError: this acl_qlinear was built for neoverse-v1, and this CPU lacks")
@@ -86,14 +86,14 @@ def test_cpu_that_lacks_instructions(installed: Installed, run_in: Run) -> None:
 @pytest.mark.skipif(emulator.NATIVE, reason="needs an emulated A64FX")
 def test_armv8_2a_on_another_cpu(installed: Installed, run_in: Run) -> None:
     """An A64FX: 512-bit SVE, no i8mm, so other kernels."""
-    program = ["python3.11", "-m", "acl_qlinear.bench", "--check"]
+    program = ["python", "-m", "acl_qlinear.bench", "--check"]
     done = run_in(installed("armv8_2a", TORCHES[-1]), program, "a64fx")
     assert done.returncode == 0 and "results are right" in done.stdout, done.stdout + done.stderr
 
 
 def test_wrong_pytorch(installed: Installed, run_in: Run) -> None:
     program = "import torch; torch.__version__ = '2.5.1'; import acl_qlinear"
-    done = run_in(installed("armv8_2a", TORCHES[-1]), ["python3.11", "-c", program], emulator.CPUS["armv8_2a"][0])
+    done = run_in(installed("armv8_2a", TORCHES[-1]), ["python", "-c", program], emulator.CPUS["armv8_2a"][0])
     assert done.returncode == 1
     last = done.stderr.splitlines()[-1]
     assert f"built for PyTorch {TORCHES[-1]}, and PyTorch 2.5.1 is installed" in last
@@ -104,15 +104,15 @@ def test_missing_acl(installed: Installed, run_in: Run, tmp_path: Path) -> None:
     home = tmp_path / "prefix"
     shutil.copytree(installed("armv8_2a", TORCHES[-1]), home, symlinks=True, copy_function=os.link)
     (home / "lib/libarm_compute.so.43").unlink()
-    done = run_in(home, ["python3.11", "-c", "import acl_qlinear"], emulator.CPUS["armv8_2a"][0])
+    done = run_in(home, ["python", "-c", "import acl_qlinear"], emulator.CPUS["armv8_2a"][0])
     last = done.stderr.splitlines()[-1]
     assert done.returncode == 1 and last.startswith("ImportError") and "libarm_compute.so.43" in last
     assert "conda install --force-reinstall" in last
 
 
 BOTH_LIBRARIES = """
-import ctypes, glob, sys
-torch_libs = sys.prefix + "/lib/python3.11/site-packages/torch.libs/"
+import ctypes, glob, sys, sysconfig
+torch_libs = sysconfig.get_path("purelib") + "/torch.libs/"
 import torch
 if "global" in sys.argv:
     # The worst case: each in everybody's scope, the wheel's first.
@@ -139,7 +139,7 @@ def test_two_arm_compute_libraries_do_not_see_each_other(
     home = installed("neoverse_v1", TORCHES[-1])
     done = run_in(
         home,
-        ["python3.11", "-c", BOTH_LIBRARIES, how],
+        ["python", "-c", BOTH_LIBRARIES, how],
         emulator.CPUS["neoverse_v1"][0],
         LD_BIND_NOW="1",
         LD_DEBUG="bindings",
@@ -166,7 +166,7 @@ def test_two_arm_compute_libraries_do_not_see_each_other(
 def test_foreign_arm_compute_in_everybodys_scope_is_refused(installed: Installed, run_in: Run) -> None:
     program = BOTH_LIBRARIES.split("    ctypes.CDLL(sys.prefix")[0] + "    import acl_qlinear\n"
     home = installed("neoverse_v1", TORCHES[-1])
-    done = run_in(home, ["python3.11", "-c", program, "global"], emulator.CPUS["neoverse_v1"][0])
+    done = run_in(home, ["python", "-c", program, "global"], emulator.CPUS["neoverse_v1"][0])
     last = done.stderr.splitlines()[-1]
     assert done.returncode == 1 and last.startswith("ImportError: acl_qlinear would use "), last
     assert "RTLD_GLOBAL" in last
@@ -179,7 +179,7 @@ def test_example(installed: Installed, run_in: Run, tmp_path: Path, microarchite
     counts = None if emulator.NATIVE else tmp_path / "counts"
     options += ["--counters", counts] if counts else []
     started = time.monotonic()
-    program = ["python3.11", ROOT / "examples/bert.py", *options]
+    program = ["python", ROOT / "examples/bert.py", *options]
     done = run_in(installed(microarchitecture, TORCHES[-1]), program, "neoverse-v1", counts)
     print(done.stdout, done.stderr[-2000:])
     assert done.returncode == 0

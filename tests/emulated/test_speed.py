@@ -96,7 +96,7 @@ def test_compare(
     doubled = {**first, "acl": {**first["acl"], report["measure"]: 2 * first["acl"][report["measure"]]}}
     files[1].write_text(json.dumps({**report, "cases": [doubled, *report["cases"][1:]]}))
     files[2].write_text(json.dumps({**report, "threads": 2}))
-    program = ["python3.11", "-m", "acl_qlinear.bench", "--compare"]
+    program = ["python", "-m", "acl_qlinear.bench", "--compare"]
     home, cpu = installed("armv8_2a", TORCHES[-1]), emulator.CPUS["armv8_2a"][0]
     done = run_in(home, [*program, *files[:2]], cpu)
     rows = [line.split() for line in done.stdout.splitlines() if "×" in line][1:]
@@ -118,7 +118,7 @@ def test_commands_of_the_recipe(installed: Installed, run_in: Run, tmp_path: Pat
             counters = tmp_path / "counts"
             words += ["--counters", str(counters)]
         home = installed(bench.measured_here()[-1], TORCHES[0])
-        done = run_in(home, ["python3.11", *words], bench.CPU, counters)
+        done = run_in(home, ["python", *words], bench.CPU, counters)
         print(done.stdout, done.stderr[-2000:])
         assert done.returncode == 0
 
@@ -131,14 +131,14 @@ def test_broken_promise_is_said(installed: Installed, run_in: Run, tmp_path: Pat
     )
     options = ["--promised", "--kind", "u8 tensor", "--largest-m", "1", "--counters", tmp_path / "counts"]
     home = installed("neoverse_v1", TORCHES[-1])
-    done = run_in(home, ["python3.11", "-c", program, *options], bench.CPU, tmp_path / "counts")
+    done = run_in(home, ["python", "-c", program, *options], bench.CPU, tmp_path / "counts")
     assert done.returncode == 1
     assert "not as promised: 1×64×64 u8 tensor: of PyTorch: 0.1" in done.stderr and "at most 0.01" in done.stderr
 
 
 @counted
 def test_time_under_emulation_is_refused(installed: Installed, run_in: Run) -> None:
-    done = run_in(installed("neoverse_v1", TORCHES[-1]), ["python3.11", "-m", "acl_qlinear.bench"], bench.CPU)
+    done = run_in(installed("neoverse_v1", TORCHES[-1]), ["python", "-m", "acl_qlinear.bench"], bench.CPU)
     assert done.returncode == 1 and "time under emulation says nothing" in done.stderr
 
 
@@ -162,7 +162,7 @@ def test_bad_options_are_refused_before_measuring(installed: Installed, run_in: 
         "        print('status', status)\n"
     )
     home = installed("armv8_2a", TORCHES[-1])
-    done = run_in(home, ["python3.11", "-c", program], emulator.CPUS["armv8_2a"][0])
+    done = run_in(home, ["python", "-c", program], emulator.CPUS["armv8_2a"][0])
     assert done.stdout.split() == ["status", "2"] * (len(BAD_OPTIONS) + 1)
     for message in (*BAD_OPTIONS, "--png needs matplotlib: conda install matplotlib-base"):
         assert message in done.stderr
@@ -177,7 +177,7 @@ def test_clock(installed: Installed, run_in: Run, tmp_path: Path) -> None:
     file = tmp_path / "report.json"
     options = ["--shape", "1x64x64", "--kind", "u8 tensor", "--kind", "dynamic channel", "--json", file]
     home = installed("armv8_2a", TORCHES[-1])
-    done = run_in(home, ["python3.11", "-c", program, *options], emulator.CPUS["armv8_2a"][0])
+    done = run_in(home, ["python", "-c", program, *options], emulator.CPUS["armv8_2a"][0])
     assert done.returncode == 0, done.stderr[-2000:]
     assert "µs per call" in done.stdout and "floor" not in done.stdout
     report = json.loads(file.read_text())

@@ -10,7 +10,7 @@ import pytest
 from aclpkg.base import archives
 from aclpkg.base.messages import CiError
 from aclpkg.base.paths import ROOT
-from aclpkg.base.pins import VARIANTS, rows
+from aclpkg.base.pins import SITE_PACKAGES, VARIANTS, rows
 from aclpkg.build import symbol_floors
 
 from ..conftest import MICROARCHITECTURES
@@ -24,7 +24,7 @@ def home(request: pytest.FixtureRequest, unpacked: Unpacked) -> Path:
 
 
 def libraries(home: Path) -> list[Path]:
-    return [(home / "lib/libarm_compute.so").resolve(), home / "lib/python3.11/site-packages/acl_qlinear/_C.so"]
+    return [(home / "lib/libarm_compute.so").resolve(), home / SITE_PACKAGES / "acl_qlinear/_C.so"]
 
 
 def tool(binutils: Path, name: str, *arguments: str | Path) -> str:
@@ -62,9 +62,7 @@ def test_floors_are_what_the_symbols_need(home: Path, binutils: Path) -> None:
 
 def test_floor_above_the_promise_is_an_error(unpacked: Unpacked) -> None:
     with pytest.raises(CiError, match=r"x needs __glibc 2\.\d+, and its recipe promises to run with 2\.5"):
-        symbol_floors.depends_with_floors(
-            ["__glibc >=2.5"], unpacked("armv8_2a") / "lib/python3.11/site-packages/acl_qlinear", "x"
-        )
+        symbol_floors.depends_with_floors(["__glibc >=2.5"], unpacked("armv8_2a") / SITE_PACKAGES / "acl_qlinear", "x")
 
 
 def metadata(home: Path, name: str) -> dict:
@@ -108,7 +106,7 @@ OPENMP = re.compile("GOMP_|omp_")
 def test_neither_overlinked_nor_underlinked(home: Path, compiler: Path, binutils: Path) -> None:
     """Every library that is named is used, and has what is asked for."""
     sysroot = compiler / "aarch64-conda-linux-gnu/sysroot"
-    places = [home / "lib", home / "lib/python3.11/site-packages/torch/lib", *sysroot.glob("lib/*linux-gnu")]
+    places = [home / "lib", home / SITE_PACKAGES / "torch/lib", *sysroot.glob("lib/*linux-gnu")]
     for library in libraries(home):
         named = re.findall(r"NEEDED.*\[(.*)\]", tool(binutils, "readelf", "-dW", library))
         wanted = symbols(binutils, library, "-u")
@@ -225,12 +223,12 @@ NEWER_IN_ACL = [
 ]
 
 
-@pytest.mark.parametrize("profile", VARIANTS["profile"])
+@pytest.mark.parametrize("operators", VARIANTS["operators"])
 def test_armv8_2a_acl_keeps_newer_instructions_to_what_is_dispatched(
-    profile: str, unpacked: Unpacked, full_channel: Path, binutils: Path, tmp_path: Path
+    operators: str, unpacked: Unpacked, full_channel: Path, binutils: Path, tmp_path: Path
 ) -> None:
-    home = tmp_path if profile == "full" else unpacked("armv8_2a")
-    if profile == "full":
+    home = tmp_path if operators == "full" else unpacked("armv8_2a")
+    if operators == "full":
         package = next(full_channel.glob("*/arm-compute-library-*-armv8_2a_full_*.conda"))
         archives.unpack_package(package, home)
     library = (home / "lib/libarm_compute.so").resolve()

@@ -1,4 +1,4 @@
-"""Profile `full`: built by ci/build.sh --profile full, installed, and used for more than int8 linear layers."""
+"""All of ACL: built by ci/build.sh --operators full, installed, and used for more than int8 linear layers."""
 
 import subprocess
 from collections.abc import Callable

@@ -20,6 +20,7 @@ from aclpkg.base import archives, environment
 from aclpkg.base.hashes import sha256
 from aclpkg.base.messages import CiError
 from aclpkg.base.paths import ROOT
+from aclpkg.base.pins import SITE_PACKAGES
 from aclpkg.base.processes import run
 from aclpkg.build import dist
 from aclpkg.release import bundle, signed_channel
@@ -239,7 +240,7 @@ def test_installs_over_http(served: str, tmp_path: Path, microarchitecture: str)
     )
     ours = {r.name.normalized: r for r in records if str(r.url).startswith(served)}
     assert all(microarchitecture in str(ours[name].build) for name in ("acl-qlinear", "arm-compute-library"))
-    assert (tmp_path / "prefix/lib/python3.11/site-packages/acl_qlinear/_C.so").is_file()
+    assert (tmp_path / "prefix" / SITE_PACKAGES / "acl_qlinear/_C.so").is_file()
 
 
 def test_bundle_needs_no_other_channel(keys: Path, tmp_path: Path) -> None:
@@ -257,7 +258,7 @@ def test_bundle_needs_no_other_channel(keys: Path, tmp_path: Path) -> None:
         assert all(str(record.url).startswith(home.as_uri()) for record in records)
         assert any(microarchitecture in str(record.build) for record in records)
     environment.create(tmp_path / "prefix", [home.as_uri()], ["acl-qlinear"], CPUS["neoverse_v1"])
-    assert (tmp_path / "prefix/lib/python3.11/site-packages/torch/lib/libtorch_cpu.so").is_file()
+    assert (tmp_path / "prefix" / SITE_PACKAGES / "torch/lib/libtorch_cpu.so").is_file()
 
 
 def test_channel_as_a_copied_folder(channel: Path, tmp_path: Path) -> None:

@@ -2,10 +2,10 @@
 
 import pytest
 from aclpkg.base import environment
-from aclpkg.base.pins import VARIANTS
+from aclpkg.base.pins import MICROARCHITECTURES, VARIANTS
 from rattler.exceptions import SolverError
 
-V1_NAMES = VARIANTS["neoverse_v1_cpu"]
+V1_NAMES = MICROARCHITECTURES["neoverse_v1"].cpus
 OTHER_NAMES = ["neoverse_n1", "a64fx", "cortex_a72", "thunderx2", "ampere1", "m1", "aarch64", "never_heard_of_it", None]
 
 
@@ -34,7 +34,7 @@ def test_build_for_neoverse_v1_is_refused_elsewhere(channels: list[str]) -> None
         builds(channels, "acl-qlinear * *neoverse_v1*", cpu="neoverse_n1")
 
 
-def test_build_string_says_the_profile(channels: list[str]) -> None:
+def test_build_string_says_how_much_of_acl(channels: list[str]) -> None:
     found = builds(channels, "arm-compute-library * *_qlinear_*", cpu="neoverse_v1")
     assert found["arm-compute-library"].startswith("neoverse_v1_qlinear_")
 

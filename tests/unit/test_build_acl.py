@@ -35,7 +35,10 @@ def compiler(tmp_path: Path) -> dict[str, str]:
         (["--source", ".", "--variant", "armv7", "--prefix", "P"], "--variant is 'armv7', expected armv8.2-a or neov"),
         (["--source", ".", "--prefix", "P"], "--variant is missing"),
         (["--source", ".", "--variant", "armv8.2-a"], "--prefix is missing"),
-        (["--source", ".", "--variant", "armv8.2-a", "--prefix", "P", "--profile", "x"], "--profile is 'x', expected"),
+        (
+            ["--source", ".", "--variant", "armv8.2-a", "--prefix", "P", "--operators", "x"],
+            "--operators is 'x', expected",
+        ),
         (["--source", ".", "--variant", "armv8.2-a", "--prefix", "P", "--jobs", "0"], "--jobs is '0', expected"),
         (["--fast"], "unknown argument '--fast'"),
         (["--prefix"], "--prefix needs a value"),
@@ -44,6 +47,11 @@ def compiler(tmp_path: Path) -> dict[str, str]:
 def test_bad_argument(arguments: list[str], message: str) -> None:
     done = run(*arguments)
     assert done.returncode == 1 and message in done.stderr, done.stderr
+
+
+def test_profile_is_another_name_of_operators() -> None:
+    done = run("--source", ".", "--variant", "armv8.2-a", "--prefix", "P", "--profile", "x")
+    assert done.returncode == 1 and "--operators is 'x', expected qlinear or full" in done.stderr
 
 
 def test_no_compiler(tmp_path: Path, compiler: dict[str, str]) -> None:

@@ -1,17 +1,17 @@
 """Every version is written once, in recipe/variants.yaml, or agrees with it."""
 
 import re
+import runpy
 
 import archspec.cpu
 import pytest
 import tomllib
 import yaml
 from aclpkg.base.paths import ROOT
-from aclpkg.base.pins import VARIANTS, chosen
+from aclpkg.base.pins import MICROARCHITECTURES, PYTHON, VARIANTS, Microarchitecture, chosen
 from aclpkg.inputs.bootstrap import BOOTSTRAP
 
-# What code for neoverse_v1 uses, by archspec's names.
-NEOVERSE_V1_FEATURES = {"sve", "i8mm", "bf16", "svebf16", "svei8mm", "asimddp", "asimdhp", "fphp", "flagm", "ilrcpc"}
+REQUIRED_FEATURES = runpy.run_path(str(ROOT / "src/acl_qlinear/_cpu.py"))["REQUIRED_FEATURES"]
 
 
 def test_acl_rows() -> None:
@@ -33,13 +33,22 @@ def test_bootstrap_channel_has_the_pinned_pytorch_minors() -> None:
     assert wheels == VARIANTS["pytorch"]
 
 
-def test_every_cpu_that_archspec_knows_to_be_able_gets_neoverse_v1() -> None:
+@pytest.mark.parametrize("microarchitecture", MICROARCHITECTURES.values(), ids=lambda one: one.name)
+def test_every_cpu_that_archspec_knows_to_be_able_gets_its_builds(microarchitecture: Microarchitecture) -> None:
     known = {name: target for name, target in archspec.cpu.TARGETS.items() if "aarch64" in map(str, target.ancestors)}
-    able = {name for name, target in known.items() if target.features >= NEOVERSE_V1_FEATURES}
-    listed = set(VARIANTS["neoverse_v1_cpu"])
+    features = set(REQUIRED_FEATURES[microarchitecture.variant])
+    able = {name for name, target in known.items() if target.features >= features}
+    assert microarchitecture.archspec_cpu in able
     # Names that this archspec has not heard of yet may be listed; names of generic levels are nobody's CPU.
-    assert {name for name in able if not name.startswith("armv")} <= listed
-    assert not {name for name in listed & set(known) if name not in able}
+    assert all(microarchitecture.runs_on(name) for name in able if not name.startswith("armv"))
+    assert not [name for name in microarchitecture.cpus if name in known and name not in able]
+
+
+def test_the_first_microarchitecture_is_everybodys() -> None:
+    first, *others = MICROARCHITECTURES.values()
+    assert first.priority == 0 and not first.cpus and all(one.priority > 0 and one.cpus for one in others)
+    recipe = (ROOT / "recipe/arm-compute-library/recipe.yaml").read_text()
+    assert f'microarchitecture != "{first.name}"' in recipe
 
 
 def test_environment_files_have_the_pinned_versions() -> None:
@@ -53,9 +62,15 @@ def test_environment_files_have_the_pinned_versions() -> None:
             assert dependencies["pytorch"] == f"{VARIANTS['pytorch'][-1]}.*"
             assert "acl-qlinear" in dependencies
         else:
+            assert dependencies["python"] == f"{PYTHON}.*"
             assert dependencies["gxx_linux-aarch64"] == f"{VARIANTS['cxx_compiler_version'][0]}.*"
             assert dependencies["sysroot_linux-aarch64"] == f"{VARIANTS['glibc_floor'][0]}.*"
             assert {"conda-build", "scons", "cmake", "pytest"} <= set(dependencies)
+
+
+def test_bootstrap_channel_has_the_pinned_python() -> None:
+    (python,) = [spec for spec in BOOTSTRAP["debian"] if spec["name"] == "python"]
+    assert python["version_of"] == f"python{PYTHON}_" and f"libpython{PYTHON}-stdlib" in str(python["packages"])
 
 
 def test_unknown_pin_is_an_error() -> None:

@@ -5,11 +5,10 @@ Deleting any of it, at any time, costs time and changes nothing.
 
 import hashlib
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from .files import holding_lock
+from .files import holding_lock, replacing
 from .messages import CiError
 from .paths import CACHE
 
@@ -29,14 +28,10 @@ def cached_dir(name: str, inputs: object, make: Callable[[Path], None]) -> Path:
     with holding_lock(CACHE / f"{name}-{key}.lock"):
         if final.is_dir():
             return final
-        partial = final.with_name(f"{final.name}.partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
         try:
-            make(partial)
-            partial.rename(final)
+            with replacing(final) as partial:
+                partial.mkdir(parents=True)
+                make(partial)
         except OSError as error:
             raise CiError(f"{final} cannot be made: {error}; make room, and try again") from error
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
     return final

@@ -1,7 +1,6 @@
 """Conda prefixes for linux-aarch64, solved and installed from channels."""
 
 import asyncio
-import shutil
 from pathlib import Path
 
 from rattler import (
@@ -17,6 +16,8 @@ from rattler import (
     install,
     solve,
 )
+
+from .files import replacing
 
 PLATFORM = "linux-aarch64"
 
@@ -55,11 +56,8 @@ def create(
 ) -> list[RepoDataRecord]:
     """Installs what `resolve` finds into `target`, which appears when it is whole."""
     records = resolve(channels, specs, cpu, platform=platform)
-    partial = target.with_name(f"{target.name}.partial")
-    for stale in (partial, target):
-        shutil.rmtree(stale, ignore_errors=True)
-    install_records(records, partial, target, platform)
-    partial.rename(target)
+    with replacing(target) as partial:
+        install_records(records, partial, target, platform)
     return records
 
 

@@ -1,7 +1,8 @@
-"""Files and links that other processes see whole or not at all."""
+"""Files, folders and links that other processes see whole or not at all."""
 
 import contextlib
 import fcntl
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,14 +22,44 @@ def holding_lock(path: Path) -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def replacing(final: Path) -> Iterator[Path]:
+    """A path beside `final`, for a file, a folder or a link that takes its place when the body has ended.
+
+    Where the body raises, `final` stays as it was. A folder is replaced by two renames, everything else by one.
+    """
+    partial, old = (final.with_name(f".{final.name}.{what}") for what in ("partial", "old"))
+    remove(partial)
+    try:
+        yield partial
+        if final.is_dir() and not final.is_symlink():
+            remove(old)
+            final.rename(old)
+        partial.rename(final)
+    finally:
+        remove(partial)
+        remove(old)
+
+
+def remove(path: Path) -> None:
+    """Removes whatever is at `path`, if anything is."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a file in one step."""
+    with replacing(path) as partial:
+        partial.write_text(text)
+
+
 def replace_symlink(link: Path, target: Path) -> None:
     """Makes `link` lead to `target`, in one step."""
-    if link.is_symlink() and link.readlink() == target:
-        return
-    partial = link.with_name(f".{link.name}.partial")
-    partial.unlink(missing_ok=True)
-    partial.symlink_to(target)
-    partial.rename(link)
+    if not link.is_symlink() or link.readlink() != target:
+        with replacing(link) as partial:
+            partial.symlink_to(target)
 
 
 def beside(package: Path, suffix: str) -> Path:

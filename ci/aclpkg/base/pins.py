@@ -1,5 +1,6 @@
 """The pins in recipe/variants.yaml."""
 
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,6 +14,9 @@ VARIANTS: dict[str, list] = yaml.safe_load((ROOT / "recipe/variants.yaml").read_
 EPOCH = int(datetime.fromisoformat(VARIANTS["source_date"][0]).replace(tzinfo=UTC).timestamp())
 # What the tables compare with, the newest pinned PyTorch, and on what kinds of layers.
 TORCH = VARIANTS["pytorch"][-1]
+# The Python of the environments that are made here, and where its packages are in them.
+PYTHON: str = VARIANTS["environment_python"][0]
+SITE_PACKAGES = f"lib/python{PYTHON}/site-packages"
 
 
 def rows(*keys: str) -> list[tuple[Any, ...]]:
@@ -35,3 +39,42 @@ def chosen(**wanted: str) -> dict[str, list]:
         for other in zipped:
             result[other] = [result[other][row]]
     return result
+
+
+@dataclass(frozen=True)
+class Microarchitecture:
+    """One that there are builds for.
+
+    name: in build strings. variant: build_acl.sh's name. priority: builds with a higher one are
+    preferred. emulated_cpus: what they are tried on, qemu's names. cpus: whose builds they are,
+    archspec's names; empty where they run on every CPU.
+    """
+
+    name: str
+    variant: str
+    priority: int
+    emulated_cpus: list[str]
+    cpus: list[str]
+
+    @property
+    def archspec_cpu(self) -> str:
+        """archspec's name of a CPU that gets this one's builds."""
+        return self.emulated_cpus[0].replace("-", "_")
+
+    def runs_on(self, cpu: str) -> bool:
+        """Whether a CPU, by archspec's name, runs this one's builds."""
+        return not self.cpus or cpu in self.cpus
+
+
+MICROARCHITECTURES = {
+    name: Microarchitecture(
+        name,
+        variant,
+        int(priority),
+        emulated.split(),
+        [cpu for cpu, theirs in rows("cpu_name", "cpu_microarchitecture") if theirs == name],
+    )
+    for name, variant, priority, emulated in rows(
+        "microarchitecture", "acl_variant", "microarchitecture_priority", "emulated_cpus"
+    )
+}

@@ -3,24 +3,25 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
 from .messages import CiError
 
 
-def run(command: list[str | Path], log: Path | None = None, **options: object) -> str:
-    """Runs a command and returns what it printed.
+def run(words: list[str | Path], log: Path | None = None, **options: object) -> str:
+    """Runs a program and returns what it printed.
 
     With `log`, the output goes to that file as it comes. Raises CiError with the
     command and the end of its output when it fails.
     """
-    words = [str(word) for word in command]
+    command = list(map(str, words))
     stdout = log.open("w") if log else subprocess.PIPE
     try:
         done = subprocess.run(
-            words,
+            command,
             stdout=stdout,
             stderr=subprocess.STDOUT,
             text=True,
@@ -34,7 +35,7 @@ def run(command: list[str | Path], log: Path | None = None, **options: object) -
     if done.returncode:
         tail = "\n".join(output.splitlines()[-20:])
         where = f" (whole output: {log})" if log else ""
-        raise CiError(f"{' '.join(words[:6])} … failed with {done.returncode}{where}:\n{tail}")
+        raise CiError(f"{' '.join(command[:6])} … failed with {done.returncode}{where}:\n{tail}")
     return output
 
 
@@ -54,3 +55,18 @@ def run_command(main: Callable[[], int | None]) -> NoReturn:
         print(f"error: {error}", file=sys.stderr)
         exit_now(1)
     exit_now(status or 0)
+
+
+@contextmanager
+def changed_environment(**variables: str) -> Iterator[None]:
+    """Gives this process, and what it starts, other environment variables for a while."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

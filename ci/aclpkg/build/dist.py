@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import shutil
 import urllib.request
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -11,11 +10,12 @@ from rattler import Channel
 from rattler.index import index_fs
 
 from ..base import environment
-from ..base.files import holding_lock
+from ..base.files import holding_lock, remove, replace_symlink, replacing, write_text
 from ..base.messages import CiError, log
 from ..base.paths import DIST
-from ..inputs import bootstrap, emulator
-from . import packages
+from ..base.pins import MICROARCHITECTURES, PYTHON
+from ..inputs import bootstrap
+from . import packages, recipes
 
 CHANNEL = DIST / "channel"
 UPSTREAM = DIST / "upstream.json"
@@ -47,23 +47,17 @@ def upstream_of_built_channel() -> list[str]:
     return json.loads(UPSTREAM.read_text())
 
 
-def build_channel(upstream: list[str], profile: str, version: str, channel: Path = CHANNEL) -> Path:
-    """Builds all packages of a profile into the folder `channel`, which is replaced when all are there."""
-    partial, old = (channel.with_name(f"{channel.name}.{what}") for what in ("partial", "old"))
+def build_channel(upstream: list[str], operators: str, version: str, channel: Path = CHANNEL) -> Path:
+    """Builds all packages into the folder `channel`, which is replaced when all are there.
+
+    upstream: the channels with everything that is not ours. operators: qlinear, or full for all of ACL. version: ACL's.
+    """
     try:
         DIST.mkdir(parents=True, exist_ok=True)
-        with holding_lock(DIST / ".lock"):
-            try:
-                _fill_channel(partial, upstream, profile, version)
-                UPSTREAM.write_text(json.dumps(upstream))
-                _link_bootstrap(upstream)
-                shutil.rmtree(old, ignore_errors=True)
-                if channel.exists():
-                    channel.rename(old)
-                partial.rename(channel)
-                shutil.rmtree(old, ignore_errors=True)
-            finally:
-                shutil.rmtree(partial, ignore_errors=True)
+        with holding_lock(DIST / ".lock"), replacing(channel) as partial:
+            _fill_channel(partial, upstream, operators, version)
+            write_text(UPSTREAM, json.dumps(upstream))
+            _link_bootstrap(upstream)
     except OSError as error:
         raise CiError(
             f"{channel} cannot be made: {error}; make room, or set ACL_QLINEAR_DIST to a folder that can be written to"
@@ -73,29 +67,26 @@ def build_channel(upstream: list[str], profile: str, version: str, channel: Path
 
 def _link_bootstrap(upstream: list[str]) -> None:
     """Points dist/bootstrap to the folder that is our upstream channel; env/lock's files lead through it."""
-    link = DIST / "bootstrap"
-    link.unlink(missing_ok=True)
-    for address in upstream:
-        if address.startswith("file:"):
-            link.symlink_to(unquote(urlsplit(address).path))
-            return
+    folders = [Path(unquote(urlsplit(address).path)) for address in upstream if address.startswith("file:")]
+    if folders:
+        replace_symlink(DIST / "bootstrap", folders[0])
+    else:
+        remove(DIST / "bootstrap")
 
 
-def _fill_channel(channel: Path, upstream: list[str], profile: str, version: str) -> None:
-    shutil.rmtree(channel, ignore_errors=True)
+def _fill_channel(channel: Path, upstream: list[str], operators: str, version: str) -> None:
     for subdir in ("noarch", environment.PLATFORM):
         (channel / subdir).mkdir(parents=True)
     asyncio.run(index_fs(channel))
-    for name in ("acl-microarch", "arm-compute-library", "acl-qlinear"):
-        packages.build_packages(name, channel, upstream, profile=profile, acl_version=version)
+    for name in recipes.SOURCES:
+        packages.build_packages(name, channel, upstream, operators=operators, acl_version=version)
         asyncio.run(index_fs(channel))
 
 
 def install(microarchitecture: str, torch: str, upstream: list[str], extra: list[str]) -> Path:
     """A fresh prefix with acl-qlinear for a microarchitecture and a PyTorch minor."""
     target = DIST / "prefix" / f"{microarchitecture}-pytorch{torch}"
-    cpu = emulator.CPUS[microarchitecture][0].replace("-", "_")
     target.parent.mkdir(parents=True, exist_ok=True)
-    specs = ["acl-qlinear", f"pytorch {torch}.*", "python 3.11.*", *extra]
-    environment.create(target, [CHANNEL.as_uri(), *upstream], specs, cpu)
+    specs = ["acl-qlinear", f"pytorch {torch}.*", f"python {PYTHON}.*", *extra]
+    environment.create(target, [CHANNEL.as_uri(), *upstream], specs, MICROARCHITECTURES[microarchitecture].archspec_cpu)
     return target

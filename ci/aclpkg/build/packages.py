@@ -1,10 +1,12 @@
 """Builds the recipes into conda packages, with rattler-build."""
 
-import os
 import platform
 import shutil
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,99 +15,111 @@ from rattler_build import build_recipes
 
 from ..base import archives, environment
 from ..base.cache import cached_dir
-from ..base.files import holding_lock
+from ..base.files import beside, holding_lock, replacing, write_text
 from ..base.hashes import tree_hash
 from ..base.messages import CiError, log
 from ..base.paths import CACHE, ROOT
-from ..base.pins import EPOCH, VARIANTS
+from ..base.pins import EPOCH, MICROARCHITECTURES
+from ..base.processes import changed_environment
 from ..inputs.bootstrap import SUBDIR
 from . import normalize, provenance, recipes, sbom, symbol_floors
+from .normalize import BuiltPackage
 
 # What decides, besides rattler-build, what is in a package and beside it.
 CONTENT = (archives, normalize, symbol_floors, sbom, provenance)
 
 
-def build_packages(name: str, channel: Path, upstream: list[str], **wanted: str) -> list[Path]:
+def build_packages(name: str, channel: Path, upstream: list[str], **wanted: str) -> None:
     """Builds a recipe's packages and copies them into `channel`, a folder that gets them whole.
 
-    upstream: the channels with everything that is not ours. Packages are cached by
-    all that goes into them.
+    upstream: the channels with everything that is not ours. wanted: the rows of the
+    variants. Packages are cached by all that goes into them.
     """
     inputs = {
         "recipe": tree_hash(recipes.RECIPES / name, recipes.RECIPES / "variants.yaml", *recipes.SOURCES[name]),
         "channels": upstream,
         "ours": _ours(name, channel),
         "wanted": wanted,
-        "normalized": tree_hash(*(Path(str(module.__file__)) for module in CONTENT)),
+        "content": tree_hash(*(Path(str(module.__file__)) for module in CONTENT)),
     }
     sources = [(source, str(source.relative_to(ROOT))) for source in recipes.SOURCES[name]]
-    built = []
-    for variant in recipes.render(name, **wanted):
-        row = {key: str(value) for key, value in variant.variant.items() if key in VARIANTS}
+    for row, build_string in recipes.render(name, **wanted):
+        recipe = Recipe(recipes.RECIPES / name, row, sources)
 
-        def make(target: Path, row: dict[str, str] = row, label: str = f"{name} {variant.recipe.build.string}") -> None:
+        def make(target: Path, recipe: Recipe = recipe, label: str = f"{name} {build_string}") -> None:
             log(f"building {label}")
             started = datetime.now(UTC)
-            package = build_package(
-                recipes.RECIPES / name, row, sources, channel, upstream, target, CACHE / "build" / name
-            )
-            provenance.write(package, started, sources)
+            with built_package(recipe, channel, upstream, CACHE / "build" / name) as package:
+                final = move_package(package.path, target)
+                write_text(beside(final, sbom.SUFFIX), sbom.package_sbom(package))
+                write_text(beside(final, provenance.SUFFIX), provenance.statement(package, started, recipe.sources))
 
-        home = cached_dir(f"packages/{name}", [inputs, variant.recipe.build.string], make)
-        for file in sorted(home.glob("*/*")):
-            target = channel / file.parent.name / file.name
-            target.parent.mkdir(exist_ok=True)
-            shutil.copyfile(file, target)
-            if file.suffix == ".conda":
-                built.append(target)
-    return built
+        home = cached_dir(f"packages/{name}", [inputs, build_string], make)
+        shutil.copytree(home, channel, dirs_exist_ok=True)
 
 
-def build_package(
-    recipe: Path,
-    row: dict[str, str],
-    sources: list[tuple[Path, str]],
+@dataclass(frozen=True)
+class Recipe:
+    """What a package is built from.
+
+    folder: the recipe's. row: of the variants. sources: what of the checkout the recipe uses, and its paths there.
+    """
+
+    folder: Path
+    row: dict[str, str]
+    sources: list[tuple[Path, str]]
+
+
+@contextmanager
+def built_package(
+    recipe: Recipe,
     channel: Path,
     upstream: list[str],
-    target: Path,
     output: Path,
     ccache: Path = CACHE / "ccache",
     epoch: int = EPOCH,
-) -> Path:
-    """Builds a recipe for one row of the variants, seals the package, and moves it into `target`/SUBDIR/.
+) -> Iterator[BuiltPackage]:
+    """Builds a package and makes it the same wherever it is built; its files are there in the body alone.
 
-    sources: what of the checkout the recipe uses, and its paths there. channel: the
-    folder with our own packages. output: the folder that rattler-build works in; compilers'
-    paths are part of what ccache compares, so the same one is quicker. epoch: the
-    package's time, in seconds.
+    channel: the folder with our own packages. output: the folder that rattler-build works
+    in; compilers' paths are part of what ccache compares, so the same one is quicker. epoch:
+    the package's time, in seconds.
     """
-    os.environ.update(
-        CCACHE_DIR=str(ccache),
+    name = recipe.row.get("microarchitecture")
+    variables = {
+        "CCACHE_DIR": str(ccache),
         # The solver for the target must not ask this machine.
-        CONDA_OVERRIDE_ARCHSPEC="neoverse_v1",
-        CONDA_OVERRIDE_GLIBC="2.36",
-    )
+        "CONDA_OVERRIDE_ARCHSPEC": MICROARCHITECTURES[name].archspec_cpu if name else "",
+        "CONDA_OVERRIDE_GLIBC": "2.36",
+    }
     places = {str(output): "/build", channel.as_uri(): "acl-qlinear"}
     places |= {address.rstrip("/"): "bootstrap" for address in upstream if address.startswith("file:")}
-    if (address := row.get("acl_source")) and (source := recipes.debian_source(address, row["acl_sha256"])):
-        os.environ["ACL_SOURCE_URL"] = source.as_uri()
+    if (address := recipe.row.get("acl_source")) and (
+        source := recipes.debian_source(address, recipe.row["acl_sha256"])
+    ):
+        variables["ACL_SOURCE_URL"] = source.as_uri()
         places[source.as_uri().replace("+", "%2B")] = places[source.as_uri()] = address
-    channels = [channel.as_uri(), *upstream]
     with holding_lock(output.with_suffix(".lock")):
         shutil.rmtree(output, ignore_errors=True)
         try:
-            package = _run_rattler_build(recipe, row, channels, output)
-            normalize.normalize(package, epoch, places, sources)
-            final = target / package.parent.name / package.name
-            final.parent.mkdir(exist_ok=True)
-            # Another file system, maybe.
-            shutil.move(package, final)
+            with changed_environment(**variables):
+                package = _run_rattler_build(recipe, [channel.as_uri(), *upstream], output)
+            yield normalize.normalize(package, output / "tree", epoch, places, recipe.sources)
         finally:
-            _remove(output)
+            _remove_output(output)
+
+
+def move_package(package: Path, target: Path) -> Path:
+    """Moves a package into `target`/SUBDIR/, where it appears when it is whole; its new path."""
+    final = target / package.parent.name / package.name
+    final.parent.mkdir(exist_ok=True)
+    # Another file system, maybe.
+    with replacing(final) as partial:
+        shutil.move(package, partial)
     return final
 
 
-def _remove(output: Path) -> None:
+def _remove_output(output: Path) -> None:
     """Removes the folder of a build; where that has failed, rattler-build's threads may still be writing to it."""
     for _ in range(50):
         shutil.rmtree(output, ignore_errors=True)
@@ -114,17 +128,17 @@ def _remove(output: Path) -> None:
             return
 
 
-def _run_rattler_build(recipe: Path, row: dict[str, str], channels: list[str], output: Path) -> Path:
+def _run_rattler_build(recipe: Recipe, channels: list[str], output: Path) -> Path:
     output.mkdir(parents=True)
     variant = output / "variant.yaml"
-    variant.write_text(yaml.safe_dump({key: [value] for key, value in row.items()}))
+    variant.write_text(yaml.safe_dump({key: [value] for key, value in recipe.row.items()}))
     try:
         with warnings.catch_warnings():
             # RenderedVariant.run_build() would do, but in py-rattler-build 0.73 it solves the target's
             # packages for the machine that builds.
             warnings.simplefilter("ignore", DeprecationWarning)
             build_recipes(
-                [recipe / "recipe.yaml"],
+                [recipe.folder / "recipe.yaml"],
                 build_platform=SUBDIR[platform.machine()],
                 target_platform=environment.PLATFORM,
                 host_platform=environment.PLATFORM,
@@ -142,10 +156,12 @@ def _run_rattler_build(recipe: Path, row: dict[str, str], channels: list[str], o
         tail = "\n".join("".join(logs).splitlines()[-25:])
         # rattler-build does not always say that a disk is full.
         free = shutil.disk_usage(output).free >> 20
-        raise CiError(f"{recipe.name} cannot be built: {error} ({free} MiB are free in {output})\n{tail}") from error
+        raise CiError(
+            f"{recipe.folder.name} cannot be built: {error} ({free} MiB are free in {output})\n{tail}"
+        ) from error
     packages = list(output.glob("*/*.conda"))
     if len(packages) != 1:
-        raise CiError(f"{recipe} makes {len(packages)} packages of {row}, expected 1")
+        raise CiError(f"{recipe.folder} makes {len(packages)} packages of {recipe.row}, expected 1")
     return packages[0]
 
 

@@ -5,42 +5,29 @@ An in-toto statement, the form of conda's CEP 27, with SLSA's provenance predica
 
 import json
 import subprocess
-import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from ..base import archives, files
 from ..base.hashes import sha256, tree_hash
 from ..base.paths import ROOT
 from . import sbom
+from .normalize import BuiltPackage
 
 STATEMENT = "https://in-toto.io/Statement/v1"
 SUFFIX = ".intoto.json"
 PROVENANCE = "https://slsa.dev/provenance/v1"
 
 
-def write(package: Path, started: datetime, sources: list[tuple[Path, str]]) -> None:
-    """Writes the SBOM and the provenance of a sealed package, built since `started` from `sources`."""
-    with tempfile.TemporaryDirectory() as name:
-        archives.unpack_package(package, Path(name))
-        info = Path(name) / "info"
-        index = json.loads((info / "index.json").read_text())
-        recipe = yaml.safe_load((info / "recipe/rendered_recipe.yaml").read_text())
-    files.beside(package, sbom.SUFFIX).write_text(sbom.package_sbom(package, index, recipe))
-    statement = _statement(package, PROVENANCE, _provenance(index, recipe, started, sources))
-    files.beside(package, SUFFIX).write_text(json.dumps(statement, indent=2) + "\n")
-
-
-def _statement(package: Path, predicate_type: str, predicate: dict[str, Any]) -> dict[str, Any]:
-    return {
+def statement(package: BuiltPackage, started: datetime, sources: list[tuple[Path, str]]) -> str:
+    """The statement about a package, built since `started` from `sources`, files and folders and their paths here."""
+    content = {
         "_type": STATEMENT,
-        "subject": [{"name": package.name, "digest": {"sha256": sha256(package)}}],
-        "predicateType": predicate_type,
-        "predicate": predicate,
+        "subject": [{"name": package.path.name, "digest": {"sha256": package.sha256}}],
+        "predicateType": PROVENANCE,
+        "predicate": _provenance(package.index, package.recipe, started, sources),
     }
+    return json.dumps(content, indent=2) + "\n"
 
 
 def _provenance(

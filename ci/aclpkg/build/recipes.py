@@ -3,9 +3,10 @@
 import platform
 import shutil
 from pathlib import Path
+from typing import Any
 
 import yaml
-from rattler_build import PlatformConfig, RenderConfig, RenderedVariant, Stage0Recipe, VariantConfig
+from rattler_build import PlatformConfig, RenderConfig, Stage0Recipe, VariantConfig
 
 from ..base import environment
 from ..base.paths import ROOT
@@ -36,8 +37,8 @@ def debian_source(address: str, sha256: str) -> Path | None:
     return debian.source(suite, file.split("_")[0], sha256)
 
 
-def render(name: str, **wanted: str) -> list[RenderedVariant]:
-    """The packages that a recipe makes of the wanted rows of the variants."""
+def render(name: str, **wanted: str) -> list[tuple[dict[str, str], str]]:
+    """The packages that a recipe makes of the wanted rows: what it uses of its row, and its build string."""
     variants = chosen(**wanted)
     zip_keys = variants.pop("zip_keys")
     text = yaml.safe_dump({**{k: [str(v) for v in values] for k, values in variants.items()}, "zip_keys": zip_keys})
@@ -48,4 +49,11 @@ def render(name: str, **wanted: str) -> list[RenderedVariant]:
             target_platform=environment.PLATFORM, build_platform=machine, host_platform=environment.PLATFORM
         )
     )
-    return recipe.render(VariantConfig.from_yaml(text), config)
+    rendered = recipe.render(VariantConfig.from_yaml(text), config)
+    return [(own_row(one.variant), str(one.recipe.build.string)) for one in rendered]
+
+
+def own_row(variant: dict[str, Any]) -> dict[str, str]:
+    """A package's variant without what rattler-build adds to it."""
+    added = ("target_platform", "build_platform", "host_platform")
+    return {key: str(value) for key, value in variant.items() if key not in added and not key.startswith("__")}

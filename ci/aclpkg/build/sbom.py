@@ -14,6 +14,7 @@ from cyclonedx.output.json import JsonV1Dot6
 from packageurl import PackageURL
 
 from ..base.hashes import sha256
+from .normalize import BuiltPackage
 
 SUFFIX = ".cdx.json"
 # What ACL's source has of others' in it, and compiles into the library.
@@ -21,6 +22,7 @@ BUNDLED = {"arm-compute-library": [("half", "MIT")]}
 
 
 def purl(record: dict[str, Any]) -> PackageURL:
+    """The address of a conda package, from its record in an index."""
     qualifiers = {"build": record["build"], "subdir": record["subdir"], "type": "conda"}
     return PackageURL("conda", None, record["name"], str(record["version"]), qualifiers)
 
@@ -41,14 +43,14 @@ def _component(record: dict[str, Any], digest: str | None, scope: ComponentScope
     )
 
 
-def package_sbom(package: Path, index: dict[str, Any], recipe: dict[str, Any]) -> str:
+def package_sbom(package: BuiltPackage) -> str:
     """The package, what is compiled into it, what it needs (required), and what it was built with (excluded)."""
-    digest = sha256(package)
+    index, recipe = package.index, package.recipe
     bom = Bom(
-        serial_number=uuid.uuid5(uuid.NAMESPACE_URL, f"pkg:sha256:{digest}"),
+        serial_number=uuid.uuid5(uuid.NAMESPACE_URL, f"pkg:sha256:{package.sha256}"),
         metadata=BomMetaData(
             timestamp=datetime.fromtimestamp(index["timestamp"] / 1000, UTC),
-            component=_component(index, digest, None),
+            component=_component(index, package.sha256, None),
         ),
     )
     root = bom.metadata.component

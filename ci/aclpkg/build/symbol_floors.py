@@ -2,9 +2,7 @@
 
 from pathlib import Path
 
-from elftools.elf.elffile import ELFFile
-from elftools.elf.gnuversions import GNUVerNeedSection
-
+from ..base.elf import required_symbol_versions
 from ..base.messages import CiError
 
 # The GCC whose libstdc++ first had GLIBCXX_3.4.N (GCC's manual of the C++ library, "ABI policy").
@@ -36,7 +34,7 @@ def required_versions(root: Path) -> dict[str, str]:
     used: dict[str, set[tuple[int, ...]]] = {}
     for file in sorted(root.rglob("*.so*")):
         if file.is_file() and not file.is_symlink():
-            for name in _symbol_versions(file):
+            for name in required_symbol_versions(file):
                 kind, _, version = name.partition("_")
                 if kind in PROVIDERS and version.replace(".", "").isdigit():
                     used.setdefault(PROVIDERS[kind], set()).add(tuple(map(int, version.split("."))))
@@ -48,14 +46,6 @@ def required_versions(root: Path) -> dict[str, str]:
             raise CiError(f"GLIBCXX_3.4.{newest} is used, expected {known}: add it to ci/aclpkg/build/symbol_floors.py")
         floors["libstdcxx"] = (GLIBCXX[newest],)
     return {name: ".".join(map(str, floor)) for name, floor in floors.items()}
-
-
-def _symbol_versions(file: Path) -> set[str]:
-    with file.open("rb") as content:
-        section = ELFFile(content).get_section_by_name(".gnu.version_r")
-        if not isinstance(section, GNUVerNeedSection):
-            return set()
-        return {version.name for _, versions in section.iter_versions() for version in versions}
 
 
 def depends_with_floors(depends: list[str], root: Path, package: str) -> list[str]:

@@ -7,6 +7,7 @@ per microarchitecture, and prints a table of errors and speed.
 What is missing on the machine is installed with apt, as root; elsewhere it is named.
 """
 
+import argparse
 import json
 
 from ..base.messages import log
@@ -32,12 +33,15 @@ def main() -> None:
         help="take compilers, Python and PyTorch from this conda channel; may be repeated; 'bootstrap' is one made "
         "of Debian's packages and PyPI's wheels (default: conda-forge where it is reached, else bootstrap)",
     )
-    parser.add_argument("--profile", choices=VARIANTS["profile"], default="qlinear", help="how much of ACL to build")
+    operators = VARIANTS["operators"]
+    parser.add_argument("--operators", choices=operators, default="qlinear", help="how much of ACL to build")
+    # Its name before there was ci/hotspots.sh.
+    parser.add_argument("--profile", choices=operators, dest="operators", help=argparse.SUPPRESS)
     parser.add_argument("--no-table", action="store_true", help="stop when the channel is there")
     options = parser.parse_args()
 
     upstream = dist.upstream_channels(options.channel)
-    dist.build_channel(upstream, options.profile, recipes.acl_version())
+    dist.build_channel(upstream, options.operators, recipes.acl_version())
     log(f"channel: {dist.CHANNEL}")
     if options.no_table:
         return

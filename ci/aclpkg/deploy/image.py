@@ -9,7 +9,6 @@ import gzip
 import hashlib
 import json
 import shutil
-import tarfile
 import tempfile
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -19,9 +18,9 @@ from typing import Any
 from ..base import archives, environment
 from ..base.hashes import sha256
 from ..base.messages import log
-from ..base.pins import EPOCH
+from ..base.pins import EPOCH, MICROARCHITECTURES
 from ..build import dist, recipes, sbom
-from ..inputs import debian, emulator, locked_environments
+from ..inputs import debian, locked_environments
 from ..inputs.bootstrap import BOOTSTRAP
 
 NAME = "acl-qlinear"
@@ -29,6 +28,8 @@ NAME = "acl-qlinear"
 PREFIX = "opt/acl-qlinear"
 USER = "user:x:1000:1000::/home/user:/bin/bash"
 SBOM = "usr/share/sbom/acl-qlinear.cdx.json"
+# The folders that others than root write to: owner and mode.
+WRITABLE = {"tmp": (0, 0o1777), "home/user": (1000, 0o755)}
 # What only people or package managers need.
 LEFT_OUT = ("usr/share/man", "usr/share/locale", "usr/share/info", "usr/share/lintian")
 LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
@@ -59,7 +60,7 @@ def _environment(root: Path, name: str, microarchitecture: str) -> tuple[list[di
     target = root / PREFIX
     locked = locked_environments.locked_environment(name)
     channels = [dist.CHANNEL.as_uri(), *dist.upstream_of_built_channel()]
-    cpu = emulator.CPUS[microarchitecture][0].replace("-", "_")
+    cpu = MICROARCHITECTURES[microarchitecture].archspec_cpu
     specs = [f"{record.name.normalized} =={record.version} {record.build}" for record in locked]
     solved = environment.resolve(channels, [f"{NAME} * *{microarchitecture}*", *specs], cpu)
     # What is locked comes from where, and with the hash that, the lock says.
@@ -108,13 +109,9 @@ class Layout:
         with (
             partial.open("wb") as file,
             gzip.GzipFile("", "wb", LEVEL, file, mtime=0) as packed,
-            tarfile.open(fileobj=_Hashed(packed, plain), mode="w|", format=tarfile.GNU_FORMAT) as archive,  # type: ignore[call-overload]
         ):
-            for path in sorted(wanted):
-                if path in ("tmp", "home/user"):
-                    archive.addfile(_special(path))
-                else:
-                    archives.add_entry(archive, root / path, path, EPOCH)
+            entries = ((root / path, path) for path in sorted(wanted))
+            archives.write_tar(_Hashed(packed, plain), entries, EPOCH, WRITABLE)
         return self._adopt(partial, LAYER), f"sha256:{plain.hexdigest()}"
 
     def _adopt(self, partial: Path, media_type: str) -> dict[str, Any]:
@@ -132,17 +129,6 @@ class _Hashed:
     def write(self, data: bytes) -> int:
         self._digest.update(data)
         return self._file.write(data)
-
-
-def _special(path: str) -> tarfile.TarInfo:
-    """The folders that others than root write to."""
-    entry = tarfile.TarInfo(path)
-    entry.type, entry.mtime = tarfile.DIRTYPE, EPOCH
-    if path == "tmp":
-        entry.mode = 0o1777
-    else:
-        entry.mode, entry.uid, entry.gid = 0o755, 1000, 1000
-    return entry
 
 
 def labels(version: str, acl: str, torch: str, microarchitecture: str) -> dict[str, str]:
@@ -215,7 +201,7 @@ def make_image(output: Path, environment: str, microarchitecture: str) -> dict[s
         index = json.dumps({"schemaVersion": 2, "manifests": [entry]}, sort_keys=True)
         (layout.folder / "index.json").write_text(index)
         log("archive")
-        _archive(layout.folder, work / "archive.tar", config, descriptors, f"{NAME}:{version}")
+        _write_archive(layout.folder, work / "archive.tar", config, descriptors, f"{NAME}:{version}")
         files = (path for root in roots for path in root.rglob("*") if path.is_file() and not path.is_symlink())
         unpacked = sum(path.stat().st_size for path in files)
         shutil.rmtree(output, ignore_errors=True)
@@ -228,12 +214,12 @@ def _paths(root: Path) -> set[str]:
     return {path.relative_to(root).as_posix() for path in root.rglob("*")}
 
 
-def _archive(layout: Path, target: Path, config: dict[str, Any], layers: list[dict[str, Any]], tag: str) -> None:
+def _write_archive(layout: Path, target: Path, config: dict[str, Any], layers: list[dict[str, Any]], tag: str) -> None:
     """Writes the layout as one file, with docker's list of what is in it."""
     blobs = [f"blobs/sha256/{part['digest'].removeprefix('sha256:')}" for part in (config, *layers)]
     docker = layout / "manifest.json"
     docker.write_text(json.dumps([{"Config": blobs[0], "RepoTags": [tag], "Layers": blobs[1:]}]))
-    with tarfile.open(target, "w", format=tarfile.GNU_FORMAT) as archive:
-        for path in sorted(layout.rglob("*")):
-            archives.add_entry(archive, path, path.relative_to(layout).as_posix(), EPOCH)
+    entries = ((path, path.relative_to(layout).as_posix()) for path in sorted(layout.rglob("*")))
+    with target.open("wb") as file:
+        archives.write_tar(file, entries, EPOCH)
     docker.unlink()

@@ -25,8 +25,7 @@ from ..base import environment, files
 from ..base.files import holding_lock
 from ..base.messages import CiError, log
 from ..base.paths import ROOT
-from ..base.pins import VARIANTS, rows
-from ..inputs import emulator
+from ..base.pins import MICROARCHITECTURES, VARIANTS
 
 TEMPLATES = ROOT / "env/modules"
 MODULES = ("acl-qlinear", "arm-compute-library")
@@ -38,15 +37,13 @@ KINDS = {"lmod": ".lua", "tcl": ""}
 
 def microarchitectures() -> list[str]:
     """Those that there are builds for, from the most to the least specific."""
-    found = sorted(rows("microarchitecture_priority", "microarchitecture"), reverse=True)
-    return [name for _, name in found]
+    return sorted(MICROARCHITECTURES, key=lambda name: -MICROARCHITECTURES[name].priority)
 
 
 def _required_features() -> dict[str, list[str]]:
     """What the extension asks of the CPU, by microarchitecture, in /proc/cpuinfo's names."""
     required = runpy.run_path(str(ROOT / "src/acl_qlinear/_cpu.py"))["REQUIRED_FEATURES"]
-    variants = dict(rows("microarchitecture", "acl_variant"))
-    return {name: list(required[variants[name]]) for name in microarchitectures()}
+    return {name: list(required[MICROARCHITECTURES[name].variant]) for name in microarchitectures()}
 
 
 @contextmanager
@@ -79,7 +76,7 @@ def deploy(root: Path, channels: list[str], version: str | None) -> dict[str, st
     deployed = {}
     with holding_lock(root / ".lock"):
         for microarchitecture in microarchitectures():
-            cpu = emulator.CPUS[microarchitecture][0].replace("-", "_")
+            cpu = MICROARCHITECTURES[microarchitecture].archspec_cpu
             try:
                 stack = environment.resolve(channels, [ours, torch, *EXTRA], cpu)
             except Exception as error:  # rattler's errors have no type in common

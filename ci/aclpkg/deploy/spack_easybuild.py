@@ -11,7 +11,7 @@ import archspec.cpu
 import yaml
 
 from ..base.paths import ROOT
-from ..base.pins import VARIANTS, rows
+from ..base.pins import MICROARCHITECTURES, VARIANTS, Microarchitecture, rows
 
 # EasyBuild's PyTorch of each minor in foss-2024a.
 EASYBUILD_TORCH = {"2.6": "2.6.0", "2.9": "2.9.1"}
@@ -39,15 +39,24 @@ def facts() -> dict[str, str]:
     }
 
 
+def _required_targets(microarchitecture: Microarchitecture) -> str:
+    """What Spack requires of the CPU for a build."""
+    when = f'when="microarchitecture={microarchitecture.variant}"'
+    targets = [name for name in microarchitecture.cpus if name in archspec.cpu.TARGETS]
+    if not targets:
+        # archspec's generic levels are named like this.
+        return f'requires("target={microarchitecture.variant.replace("-", "")}:", {when})'
+    return f'requires({_quoted([f"target={name}:" for name in targets])}, policy="any_of", {when})'
+
+
 def descriptions() -> dict[str, str]:
     """The text of each file, by its path in env/."""
     known = facts()
-    targets = [name for name in VARIANTS["neoverse_v1_cpu"] if name in archspec.cpu.TARGETS]
     spack = {
         **known,
-        "profiles": _quoted(VARIANTS["profile"]),
+        "operators": _quoted(VARIANTS["operators"]),
         "variants": _quoted(VARIANTS["acl_variant"]),
-        "v1_targets": _quoted([f"target={name}:" for name in targets]),
+        "targets": "\n".join(f"    {_required_targets(one)}" for one in MICROARCHITECTURES.values()),
         "source": f"file:///path/to/{known['file']}",
         "torch": ",".join(f"{minor}.0:{minor}" for minor in VARIANTS["pytorch"]),
     }

@@ -21,10 +21,11 @@ from rattler.index import index_fs
 from rattler_build import assemble_package
 
 from ..base.cache import cached_dir
+from ..base.elf import is_program_for
 from ..base.hashes import tree_hash
 from ..base.messages import CiError, log
 from ..base.paths import ROOT
-from ..base.pins import EPOCH
+from ..base.pins import EPOCH, PYTHON, SITE_PACKAGES
 from ..base.processes import run
 from . import debian
 
@@ -33,7 +34,6 @@ BUILD_ARCH = platform.machine()
 DEB_ARCH = {"x86_64": "amd64", "aarch64": "arm64"}
 SUBDIR = {"x86_64": "linux-64", "aarch64": "linux-aarch64"}
 TRIPLET = "aarch64-conda-linux-gnu"
-SITE_PACKAGES = "lib/python3.11/site-packages"
 
 
 def channel() -> Path:
@@ -139,16 +139,6 @@ def _copy_libraries(root: Path, lib: Path) -> None:
         link.symlink_to(name)
 
 
-def _is_program_for(file: Path, arch: str) -> bool:
-    """Whether a file is an ELF program or shared library for `arch`."""
-    if file.is_symlink() or not file.is_file():
-        return False
-    with file.open("rb") as start:
-        header = start.read(20)
-    machine = {"x86_64": 62, "aarch64": 183}[arch]
-    return header[:4] == b"\x7fELF" and header[16] in (2, 3) and header[18] == machine
-
-
 def _set_rpath(files: list[Path], lib: Path) -> None:
     """Makes programs and libraries find their libraries in `lib`, wherever all of it is moved.
 
@@ -165,22 +155,24 @@ def _real(home: Path) -> list[Path]:
 
 
 def _python(root: Path, files: Path) -> None:
-    shutil.copytree(root / "usr/lib/python3.11", files / "lib/python3.11", symlinks=True)
-    for link in [p for p in (files / "lib/python3.11").rglob("*") if p.is_symlink() and not p.exists()]:
+    program = f"python{PYTHON}"
+    library = files / "lib" / program
+    shutil.copytree(root / "usr/lib" / program, library, symlinks=True)
+    for link in [p for p in library.rglob("*") if p.is_symlink() and not p.exists()]:
         link.unlink()
     (files / "bin").mkdir()
-    shutil.copy(root / "usr/bin/python3.11", files / "bin/python3.11")
+    shutil.copy(root / "usr/bin" / program, files / "bin" / program)
     for name in ("python", "python3"):
-        (files / "bin" / name).symlink_to("python3.11")
+        (files / "bin" / name).symlink_to(program)
     _copy_libraries(root, files / "lib")
-    libraries = [*files.glob("lib/*.so*"), *files.glob("lib/python3.11/lib-dynload/*.so")]
-    own = [files / "bin/python3.11", *(file for file in libraries if not file.is_symlink())]
+    libraries = [*files.glob("lib/*.so*"), *library.glob("lib-dynload/*.so")]
+    own = [files / "bin" / program, *(file for file in libraries if not file.is_symlink())]
     _set_rpath(own, files / "lib")
     # Debian looks in dist-packages where everybody else looks in site-packages.
     (files / SITE_PACKAGES).mkdir(exist_ok=True)
     (files / SITE_PACKAGES / "README.txt").write_text("Packages are installed here.\n")
     (files / "lib/python3").mkdir(exist_ok=True)
-    (files / "lib/python3/dist-packages").symlink_to("../python3.11/site-packages")
+    (files / "lib/python3/dist-packages").symlink_to(f"../{program}/site-packages")
 
 
 def _libraries(root: Path, files: Path) -> None:
@@ -210,7 +202,7 @@ def _compiler(root: Path, files: Path) -> None:
     homes = [files / home for home in ("bin", "lib/gcc-cross", "lib/gcc", "aarch64-linux-gnu/bin")]
     parts = [file for home in homes for file in home.rglob("*") if not file.name.startswith("libstdc++")]
     parts += _real(host_libraries)
-    _set_rpath([file for file in parts if _is_program_for(file, BUILD_ARCH)], host_libraries)
+    _set_rpath([file for file in parts if is_program_for(file, BUILD_ARCH)], host_libraries)
     for tool in ("gcc", "g++", "cpp", "gcc-ar", "gcc-nm", "gcc-ranlib"):
         (files / "bin" / f"{TRIPLET}-{tool}").symlink_to(f"aarch64-linux-gnu-{tool}-12")
     for tool in ("ar", "as", "ld", "nm", "objcopy", "objdump", "ranlib", "readelf", "strip"):
@@ -246,7 +238,7 @@ def _wheel_package(target: Path, work: Path, wheel: dict) -> None:
         archive.extractall(site_packages)
     _executables(wheel["name"], files, site_packages)
     subdir = "noarch" if arch == "any" else SUBDIR[arch]
-    depends = ["python 3.11.*" if subdir != "noarch" else "python", *wheel.get("depends", [])]
+    depends = [f"python {PYTHON}.*" if subdir != "noarch" else "python", *wheel.get("depends", [])]
     _assemble(target, files, wheel["name"], wheel["version"], subdir, depends)
 
 
@@ -281,7 +273,7 @@ def _download(wheel: dict, arch: str) -> Path:
         requirement = target / "requirement.txt"
         requirement.write_text(f"{name}=={version} --hash=sha256:{sha256}\n")
         pip = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--require-hashes"]
-        run([*pip, "--python-version", "3.11", *platforms, "--dest", target, "-r", requirement])
+        run([*pip, "--python-version", PYTHON, *platforms, "--dest", target, "-r", requirement])
 
     found = list(cached_dir(f"wheels/{name}", [name, version, sha256], download).glob("*.whl"))
     if len(found) != 1:

@@ -15,6 +15,7 @@ from ..base.cache import cached_dir
 from ..base.hashes import tree_hash
 from ..base.messages import log
 from ..base.paths import DIST, ROOT
+from ..base.pins import MICROARCHITECTURES
 from ..base.processes import run
 from . import debian
 from .bootstrap import BOOTSTRAP
@@ -32,7 +33,7 @@ CONFIGURE = [
     "--disable-install-blobs",
 ]
 # The CPUs that builds for a microarchitecture are tried on; the first has little more than they need.
-CPUS = {"armv8_2a": ["neoverse-n1", "neoverse-v1"], "neoverse_v1": ["neoverse-v1"]}
+CPUS = {name: one.emulated_cpus for name, one in MICROARCHITECTURES.items()}
 
 
 @cache
@@ -96,21 +97,21 @@ def run_program(
     program: Sequence[str | Path],
     cpu: str,
     counters: Path | None = None,
-    profile: Path | None = None,
+    hotspots: Path | None = None,
     root: Path | None = None,
     **variables: str,
 ) -> subprocess.CompletedProcess[str]:
     """Runs `program`, whose first word is a file of `prefix`'s bin/, in the prefix, and returns what it printed.
 
-    cpu: qemu's name of the CPU to emulate. counters, profile: files for the counter plugin. root: a folder with
+    cpu: qemu's name of the CPU to emulate. counters, hotspots: files for the counter plugin. root: a folder with
     the loader and the C library to use when emulating.
     variables: environment variables, besides those of an activated prefix.
     """
-    plugin = {"out": counters, "profile": profile}
+    plugin = {"out": counters, "hotspots": hotspots}
     arguments = "".join(f",{name}={file}" for name, file in plugin.items() if file)
     return subprocess.run(
         list(map(str, _command(prefix, program, cpu, arguments, root))),
-        env={**_environment(prefix, cpu), **variables},
+        env={**_activated(prefix, cpu), **variables},
         capture_output=True,
         text=True,
         check=False,
@@ -134,10 +135,10 @@ def write_python(script: Path, cpu: str) -> None:
 
     Emulated, counts.txt in the working directory is the counter plugin's file.
     """
-    words = _command(Path("$CONDA_PREFIX"), ["python3.11"], cpu, ",out=$PWD/counts.txt")
+    words = _command(Path("$CONDA_PREFIX"), ["python"], cpu, ",out=$PWD/counts.txt")
     settings = {
         name: value
-        for name, value in _environment(Path("$CONDA_PREFIX"), cpu).items()
+        for name, value in _activated(Path("$CONDA_PREFIX"), cpu).items()
         if name not in ("PATH", "CONDA_PREFIX", "HOME")
     }
     lines = [f'export {name}="${{{name}:-{value}}}"' for name, value in settings.items()]
@@ -151,7 +152,7 @@ def run_in_root(root: Path, program: Sequence[str | Path], cpu: str) -> list[str
     return [str(_qemu() / "qemu-aarch64"), "-cpu", cpu, "-L", str(root), str(root / program[0]), *map(str, program[1:])]
 
 
-def _environment(prefix: Path, cpu: str) -> dict[str, str]:
+def _activated(prefix: Path, cpu: str) -> dict[str, str]:
     """The environment of an activated prefix, and nothing of this machine's Python."""
     return {
         "PATH": f"{prefix}/bin:/usr/bin:/bin",

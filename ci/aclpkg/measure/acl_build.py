@@ -13,7 +13,7 @@ from ..base import environment
 from ..base.cache import cached_dir
 from ..base.messages import CiError, log
 from ..base.paths import CACHE, ROOT
-from ..base.pins import VARIANTS, chosen
+from ..base.pins import PYTHON, VARIANTS, chosen
 from ..base.processes import run
 from ..build import dist, recipes
 from ..inputs import bootstrap
@@ -27,7 +27,7 @@ def build_figures() -> list[dict[str, Any]]:
     source = recipes.debian_source(row["acl_source"][0], row["acl_sha256"][0])
     if not source:
         raise CiError("--builds needs apt, which ACL's source comes through")
-    specs = ["gxx_linux-aarch64", "sysroot_linux-aarch64", "scons", "ccache", "python 3.11.*"]
+    specs = ["gxx_linux-aarch64", "sysroot_linux-aarch64", "scons", "ccache", f"python {PYTHON}.*"]
     tools = (
         cached_dir(
             "acl-build-tools",
@@ -39,11 +39,11 @@ def build_figures() -> list[dict[str, Any]]:
     figures = []
     # The one with more to compile.
     variant = VARIANTS["acl_variant"][0]
-    for profile in VARIANTS["profile"]:
+    for operators in VARIANTS["operators"]:
         with tempfile.TemporaryDirectory(dir=CACHE) as work:
             for ccache in ("cold", "warm"):
-                log(f"building ACL, {variant}, {profile}, {ccache} ccache")
-                figures.append(_time_build(tools, source, variant, profile, ccache, Path(work)))
+                log(f"building ACL, {variant}, {operators}, {ccache} ccache")
+                figures.append(_time_build(tools, source, variant, operators, ccache, Path(work)))
     return figures
 
 
@@ -51,10 +51,10 @@ def _install(target: Path, specs: list[str], machine: str) -> None:
     environment.create(target, dist.upstream_of_built_channel(), specs, None, platform=machine)
 
 
-def _time_build(tools: Path, source: Path, variant: str, profile: str, ccache: str, work: Path) -> dict[str, Any]:
+def _time_build(tools: Path, source: Path, variant: str, operators: str, ccache: str, work: Path) -> dict[str, Any]:
     installed = work / ccache
     script = 'for file in "$CONDA_PREFIX"/etc/conda/activate.d/*.sh; do source "$file"; done; exec "$@"'
-    options = ["--variant", variant, "--profile", profile, "--source", str(source), "--prefix", str(installed)]
+    options = ["--variant", variant, "--operators", operators, "--source", str(source), "--prefix", str(installed)]
     variables = {
         **os.environ,
         "CONDA_PREFIX": str(tools),
@@ -70,7 +70,7 @@ def _time_build(tools: Path, source: Path, variant: str, profile: str, ccache: s
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return {
         "variant": variant,
-        "profile": profile,
+        "operators": operators,
         "ccache": ccache,
         "seconds": round(time.monotonic() - started),
         "cpu_seconds": round(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime),
@@ -80,8 +80,10 @@ def _time_build(tools: Path, source: Path, variant: str, profile: str, ccache: s
 
 def builds_table(figures: list[dict[str, Any]]) -> Table:
     """What building ACL takes."""
-    table = bench.new_table("build_acl.sh", 3, "variant", "profile", "ccache", "seconds", "CPU seconds", "library MiB")
+    table = bench.new_table(
+        "build_acl.sh", 3, "variant", "operators", "ccache", "seconds", "CPU seconds", "library MiB"
+    )
     for row in figures:
         cells = (f"{row['seconds']:,}", f"{row['cpu_seconds']:,}", f"{row['library_bytes'] / 2**20:.1f}")
-        table.add_row(row["variant"], row["profile"], row["ccache"], *cells)
+        table.add_row(row["variant"], row["operators"], row["ccache"], *cells)
     return table

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from ..base.messages import CiError, log
 from ..base.paths import DIST, ROOT
-from ..base.pins import TORCH, VARIANTS
+from ..base.pins import MICROARCHITECTURES, SITE_PACKAGES, TORCH
 from ..build import dist
 from ..inputs import emulator
 
@@ -32,7 +32,7 @@ def run_bench(home: Path, cpu: str, *options: str) -> tuple[dict, str]:
     for file in (counts, report):
         file.unlink(missing_ok=True)
     counters = [] if emulator.NATIVE else ["--counters", str(counts)]
-    program = ["python3.11", "-m", "acl_qlinear.bench", *counters, "--json", str(report), *options]
+    program = ["python", "-m", "acl_qlinear.bench", *counters, "--json", str(report), *options]
     done = emulator.run_program(home, program, cpu, counts)
     if done.returncode:
         raise CiError(f"acl_qlinear.bench failed in {home} with {done.returncode}:\n{done.stderr[-3000:]}")
@@ -42,11 +42,10 @@ def run_bench(home: Path, cpu: str, *options: str) -> tuple[dict, str]:
 def measured_here() -> list[str]:
     """The builds that can be run: all under emulation; on AArch64 those that have what they need."""
     host = archspec.cpu.host().name
-    able = {"armv8_2a": True, "neoverse_v1": not emulator.NATIVE or host in VARIANTS["neoverse_v1_cpu"]}
-    for microarchitecture in VARIANTS["microarchitecture"]:
-        if not able[microarchitecture]:
-            log(f"not measured: {microarchitecture}, since this CPU is a {host}")
-    return [m for m in VARIANTS["microarchitecture"] if able[m]]
+    able = [one.name for one in MICROARCHITECTURES.values() if not emulator.NATIVE or one.runs_on(host)]
+    for name in MICROARCHITECTURES.keys() - set(able):
+        log(f"not measured: {name}, since this CPU is a {host}")
+    return able
 
 
 def measured_cpu(emulated: str) -> str:
@@ -75,7 +74,7 @@ def promises(home: Path, report: Report) -> list[dict[str, Any]]:
     with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
         json.dump(report, file)
         file.flush()
-        done = emulator.run_program(home, ["python3.11", "-c", program, file.name], CPU)
+        done = emulator.run_program(home, ["python", "-c", program, file.name], CPU)
     if done.returncode:
         raise CiError(f"the promises cannot be read in {home}:\n{done.stderr[-2000:]}")
     return json.loads(done.stdout)
@@ -99,7 +98,7 @@ def regressions(kept: dict[str, float], report: Report) -> list[str]:
 def package_sizes() -> dict[str, int]:
     """Bytes of each package in dist/channel, and of the libraries in the prefix of the build measured here."""
     found = {path.name: path.stat().st_size for path in sorted(dist.CHANNEL.glob("*/*.conda"))}
-    for library in ("lib/libarm_compute.so", "lib/python3.11/site-packages/acl_qlinear/_C.so"):
+    for library in ("lib/libarm_compute.so", f"{SITE_PACKAGES}/acl_qlinear/_C.so"):
         found[library] = (DIST / f"prefix/{BUILT_FOR_IT}-pytorch{TORCH}" / library).stat().st_size
     return found
 

@@ -1,6 +1,5 @@
 """Which functions a layer's call spends its instructions and modelled cycles in."""
 
-import bisect
 import re
 from collections import Counter
 from pathlib import Path
@@ -8,12 +7,20 @@ from pathlib import Path
 from rich import box
 from rich.table import Table
 
+from ..base.elf import FunctionTable
 from ..base.messages import CiError
 from ..base.processes import run
 from ..inputs import emulator
 
 # A function's instructions and 1/24 modelled cycles.
 Cost = tuple[float, float]
+
+
+def _readable(names: list[str]) -> list[str]:
+    """Mangled names as people know them."""
+    # Two lists of one length: a name has no line break.
+    demangled = run(["c++filt"], input="\n".join(names)).splitlines()
+    return [_short(name) for name in demangled]
 
 
 def _short(name: str) -> str:
@@ -23,33 +30,6 @@ def _short(name: str) -> str:
         while (shorter := re.sub(brackets, "", name)) != name:
             name = shorter
     return name.split(" ")[-1] if " " in name and "operator" not in name else name
-
-
-class Symbols:
-    """The functions of an ELF file by address."""
-
-    def __init__(self, file: Path) -> None:
-        found: dict[int, str] = {}
-        for table in ([], ["-D"]):
-            listed = run(["nm", "-C", "--defined-only", *table, file])
-            for address, name in re.findall(r"^([0-9a-f]+) [tTwWiu] (.+)$", listed, re.MULTILINE):
-                found[int(address, 16)] = _short(name)
-        self._addresses = sorted(found)
-        self._names = [found[address] for address in self._addresses]
-        # What is mapped from an offset of the file is loaded at an address.
-        headers = run(["readelf", "-lW", file])
-        self._segments = [
-            (int(offset, 16), int(offset, 16) + int(size, 16), int(address, 16))
-            for offset, address, size in re.findall(r"^\s+LOAD\s+(\S+) (\S+) \S+ (\S+)", headers, re.MULTILINE)
-        ]
-
-    def name(self, offset: int) -> str | None:
-        """The function at an offset of the file, if the file has a symbol before it."""
-        for begin, end, address in self._segments:
-            if begin <= offset < end:
-                index = bisect.bisect(self._addresses, offset - begin + address) - 1
-                return self._names[index] if index >= 0 else None
-        return None
 
 
 # Runs in the prefix. `Counters` first reads the counters 9 times to learn what reading costs.
@@ -86,8 +66,8 @@ def by_function(text: str) -> dict[tuple[str, str], Cost]:
     calls = [_snapshot(parts[i]) for i in (-4, -1)]
     mapped = re.findall(r"^([0-9a-f]+)-([0-9a-f]+) \S+ ([0-9a-f]+) \S+ \d+ +(/.*)$", parts[-1], re.MULTILINE)
     places = [(int(begin, 16), int(end, 16), int(offset, 16), Path(file)) for begin, end, offset, file in mapped]
-    symbols: dict[Path, Symbols] = {}
-    result: dict[tuple[str, str], Cost] = {}
+    tables: dict[Path, FunctionTable] = {}
+    mangled: dict[tuple[str, str], Cost] = {}
     for address in calls[1][0]:
         one = [
             (calls[1][i][address] - calls[0][i][address]) / 3 - (own[1][i][address] - own[0][i][address]) / 4
@@ -96,23 +76,32 @@ def by_function(text: str) -> dict[tuple[str, str], Cost]:
         key = ("", "compiled at run time")
         for begin, end, offset, file in places:
             if begin <= address < end:
-                if file not in symbols:
-                    symbols[file] = Symbols(file)
-                key = (file.name, symbols[file].name(address - begin + offset) or "?")
-        before = result.get(key, (0, 0))
-        result[key] = (before[0] + one[0], before[1] + one[1])
+                if file not in tables:
+                    tables[file] = FunctionTable(file)
+                key = (file.name, tables[file].name(address - begin + offset) or "?")
+        _add(mangled, key, (one[0], one[1]))
+    result: dict[tuple[str, str], Cost] = {}
+    for (file_name, _), name, cost in zip(
+        mangled, _readable([name for _, name in mangled]), mangled.values(), strict=True
+    ):
+        _add(result, (file_name, name), cost)
     return {key: cost for key, cost in result.items() if cost[0] > 0}
+
+
+def _add(costs: dict[tuple[str, str], Cost], key: tuple[str, str], cost: Cost) -> None:
+    before = costs.get(key, (0, 0))
+    costs[key] = (before[0] + cost[0], before[1] + cost[1])
 
 
 def count_by_function(home: Path, cpu: str, shape: str, kind: str, engine: str) -> dict[tuple[str, str], Cost]:
     """What one call costs in an installed prefix, by file and function."""
-    counts, profile = home / "counts.txt", home / "profile.txt"
-    for file in (counts, profile):
+    counts, functions = home / "counts.txt", home / "hotspots.txt"
+    for file in (counts, functions):
         file.unlink(missing_ok=True)
-    done = emulator.run_program(home, ["python3.11", "-c", GUEST, shape, kind, engine, counts], cpu, counts, profile)
+    done = emulator.run_program(home, ["python", "-c", GUEST, shape, kind, engine, counts], cpu, counts, functions)
     if done.returncode:
         raise CiError(f"the call failed with {done.returncode}:\n{done.stderr[-2000:]}")
-    return by_function(profile.read_text())
+    return by_function(functions.read_text())
 
 
 def costs_table(costs: dict[tuple[str, str], Cost], title: str, rows: int) -> Table:

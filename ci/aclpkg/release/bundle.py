@@ -1,8 +1,6 @@
 """One archive with a channel that needs no other, for clusters without internet."""
 
-import io
 import shutil
-import tarfile
 import tempfile
 import urllib.request
 from pathlib import Path
@@ -10,13 +8,12 @@ from urllib.parse import unquote, urlparse
 
 from rattler import RepoDataRecord
 
-from ..base import environment
-from ..base.files import beside
+from ..base import archives, environment
+from ..base.files import beside, replacing
 from ..base.hashes import sha256
 from ..base.messages import CiError, log
-from ..base.pins import EPOCH, VARIANTS
+from ..base.pins import EPOCH, MICROARCHITECTURES
 from ..build import provenance, sbom
-from ..inputs import emulator
 from . import signed_channel
 
 # The folder in the archive.
@@ -26,13 +23,13 @@ NAME = "acl-qlinear-channel"
 def needed(specs: list[str], channels: list[str]) -> list[RepoDataRecord]:
     """Every package that `specs` need, on CPUs of each microarchitecture, once."""
     found: dict[str, RepoDataRecord] = {}
-    for cpus in emulator.CPUS.values():
-        for record in environment.resolve(channels, specs, cpus[0].replace("-", "_")):
+    for microarchitecture in MICROARCHITECTURES.values():
+        for record in environment.resolve(channels, specs, microarchitecture.archspec_cpu):
             found[str(record.url)] = record
-    # One helper package per name of a CPU: whichever the user's is.
-    for cpu in VARIANTS["neoverse_v1_cpu"]:
-        for record in environment.resolve(channels, ["acl-microarch"], cpu):
-            found[str(record.url)] = record
+        # One helper package per name of a CPU: whichever the user's is.
+        for cpu in microarchitecture.cpus:
+            for record in environment.resolve(channels, [f"acl-microarch * {microarchitecture.name}_*"], cpu):
+                found[str(record.url)] = record
     return list(found.values())
 
 
@@ -61,19 +58,15 @@ def bundle(target: Path, specs: list[str], channels: list[str], key: Path) -> in
         packages, channel = Path(name) / "packages", Path(name) / NAME
         files = [fetch(record, packages) for record in needed(specs, channels)]
         signed_channel.publish(files, channel, key)
-        partial = Path(name) / target.name
         log(f"writing {target.name}")
-        with tarfile.open(partial, "w", format=tarfile.GNU_FORMAT) as archive:
-            for path in [channel, *sorted(channel.rglob("*"))]:
-                relative = path.relative_to(channel)
-                # The links' targets under the links' names: any program unpacks files.
-                if relative.parts[:1] in ((".index",), (".lock",)):
-                    continue
-                entry = tarfile.TarInfo(f"{NAME}/{relative}" if relative.parts else NAME)
-                entry.mtime, entry.mode = EPOCH, 0o755 if path.is_dir() else 0o644
-                entry.type = tarfile.DIRTYPE if path.is_dir() else tarfile.REGTYPE
-                entry.size = 0 if path.is_dir() else path.stat().st_size
-                with path.open("rb") if path.is_file() else io.BytesIO() as content:
-                    archive.addfile(entry, content)
-        partial.rename(target)
+        # The links' targets under the links' names: any program unpacks files.
+        paths = [channel, *sorted(path for path in channel.rglob("*") if not _is_own(path.relative_to(channel)))]
+        entries = ((path.resolve(), path.relative_to(channel.parent).as_posix()) for path in paths)
+        with replacing(target) as partial, partial.open("wb") as file:
+            archives.write_tar(file, entries, EPOCH)
         return len(files)
+
+
+def _is_own(path: Path) -> bool:
+    """Whether a path in a channel is what ci/publish.sh alone needs."""
+    return path.parts[0] in (signed_channel.INDEX, ".lock")

@@ -8,27 +8,25 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import yaml
 from rattler import LockChannel, LockFile, LockPlatform, PackageRecord, RepoDataRecord
 
-from ..base import archives, environment
-from ..base.pins import VARIANTS
-from ..build import dist, recipes
+from ..base import environment
+from ..base.pins import PYTHON, VARIANTS
+from ..build import dist, normalize, recipes
 from ..inputs import locked_environments
 from ..inputs.bootstrap import BUILD_ARCH, SUBDIR
 
 # Stands for the bootstrap channel, wherever it is, until the files are written.
 PLACEHOLDER = "file:///bootstrap.invalid"
 # What a user of acl-qlinear is expected to want besides.
-USED = ["acl-qlinear", "numpy", "python 3.11.*"]
+USED = ["acl-qlinear", "numpy", f"python {PYTHON}.*"]
 
 
 def _built_in() -> Iterator[tuple[str, str, list[RepoDataRecord]]]:
     """Name, platform and packages of each environment that the packages in dist/channel were built in."""
     for package in sorted(dist.CHANNEL.glob("*/*.conda")):
         with tempfile.TemporaryDirectory() as work:
-            archives.unpack_package(package, Path(work))
-            recipe = yaml.safe_load((Path(work) / "info/recipe/rendered_recipe.yaml").read_text())
+            recipe = normalize.read_package(package, Path(work)).recipe
         name, variant = recipe["recipe"]["package"]["name"], recipe["build_configuration"]["variant"]
         for part, platform in (("build", SUBDIR[BUILD_ARCH]), ("host", environment.PLATFORM)):
             found = (recipe["finalized_dependencies"].get(part) or {}).get("resolved", [])

@@ -24,7 +24,7 @@ class ArmComputeLibrary(Package):
         placement={"arm-compute-library_24.11+dfsg.orig.tar.xz": "acl.tar"},
     )
 
-    variant("profile", default="qlinear", values=("qlinear", "full"), description="How much of ACL")
+    variant("operators", default="qlinear", values=("qlinear", "full"), description="How much of ACL")
     variant(
         "microarchitecture",
         default="armv8.2-a",
@@ -43,7 +43,7 @@ class ArmComputeLibrary(Package):
         build = Executable(os.path.join(self.stage.source_path, "build_acl.sh"))
         build(
             "--variant", spec.variants["microarchitecture"].value,
-            "--profile", spec.variants["profile"].value,
+            "--operators", spec.variants["operators"].value,
             "--source", os.path.join(self.stage.source_path, "acl.tar"),
             "--prefix", prefix,
             "--jobs", str(make_jobs),
