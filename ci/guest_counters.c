@@ -10,7 +10,7 @@
  * With profile=PATH, where the guest has been is appended to that file on every
  * such call, which slows it down and counts threads together: one line for each
  * block, "address instructions cycles24" (of model 1), the files that the
- * addresses are in, as in /proc/self/maps, and a line "end". ci/profile.sh reads it.
+ * addresses are in, as in /proc/self/maps, and a line "end". ci/hotspots.sh reads it.
  *
  * Model 1. A Neoverse V1 core dispatches 8 operations a cycle and executes
  * four 128-bit NEON or two 256-bit SVE operations, three 128-bit or two SVE

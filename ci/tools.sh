@@ -72,7 +72,8 @@ make_environment() {
     exec 9>&-
 }
 
-install_missing_programs
+# For its text alone, a command needs nothing of the machine's.
+[[ " $* " == *" --help "* ]] || install_missing_programs
 python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
     { echo "error: python3 is $(python3 -V), expected 3.11 or newer" >&2; exit 1; }
 make_environment

@@ -7,12 +7,16 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from acl_ci import bootstrap, build, emulator, packages, prefix
-from acl_ci.cache import leave, locked, run
-from acl_ci.pins import VARIANTS
+from aclpkg.base import environment
+from aclpkg.base.files import holding_lock
+from aclpkg.base.paths import DIST
+from aclpkg.base.pins import VARIANTS
+from aclpkg.base.processes import exit_now, run
+from aclpkg.build import dist, recipes
+from aclpkg.inputs import bootstrap, emulator
 
-# They run inside the prefixes; tests/test_emulated.py starts them there.
-collect_ignore = ["emulated"]
+# They run inside the prefixes; tests/emulated/test_prefixes.py starts them there.
+collect_ignore = ["emulated/inside"]
 
 MICROARCHITECTURES = VARIANTS["microarchitecture"]
 TORCHES = VARIANTS["pytorch"]
@@ -31,28 +35,28 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 def pytest_unconfigure(config: pytest.Config) -> None:
     # pytest-xdist's workers still have something to tell the process that started them.
     if EXIT_STATUS in config.stash and not hasattr(config, "workerinput"):
-        leave(config.stash[EXIT_STATUS])
+        exit_now(config.stash[EXIT_STATUS])
 
 
 @pytest.fixture(scope="session")
 def channels() -> list[str]:
     """Our channel, then the one with everything else."""
-    return [build.CHANNEL.as_uri(), *build.upstream_of_built_channel()]
+    return [dist.CHANNEL.as_uri(), *dist.upstream_of_built_channel()]
 
 
 @cache
 def _install(microarchitecture: str, torch: str) -> Path:
     # torchao's releases are for one PyTorch each; the newest gets what needs the newest.
     extra = ["torchao", "transformers"] if torch == TORCHES[-1] else []
-    channels = build.upstream_of_built_channel()
+    channels = dist.upstream_of_built_channel()
     # Anew in every run of the tests, once for all of pytest-xdist's workers.
     this_run = os.environ.get("PYTEST_XDIST_TESTRUNUID", str(os.getpid()))
-    home = build.DIST / "prefix" / f"{microarchitecture}-pytorch{torch}"
+    home = DIST / "prefix" / f"{microarchitecture}-pytorch{torch}"
     made = home.with_name(f"{home.name}.run")
-    with locked(home.with_name(f"{home.name}.lock")):
+    with holding_lock(home.with_name(f"{home.name}.lock")):
         if not made.exists() or made.read_text() != this_run:
             made.unlink(missing_ok=True)
-            build.install(microarchitecture, torch, channels, ["pytest", "hypothesis", "matplotlib-base", *extra])
+            dist.install(microarchitecture, torch, channels, ["pytest", "hypothesis", "matplotlib-base", *extra])
             made.write_text(this_run)
     return home
 
@@ -72,8 +76,8 @@ def unpacked() -> Callable[[str], Path]:
 @pytest.fixture(scope="session")
 def full_channel() -> Path:
     """What ci/build.sh --profile full makes, beside dist/channel."""
-    upstream = build.upstream_of_built_channel()
-    return build.build_channel(upstream, "full", packages.acl_version(), build.DIST / "channel-full")
+    upstream = dist.upstream_of_built_channel()
+    return dist.build_channel(upstream, "full", recipes.acl_version(), DIST / "channel-full")
 
 
 @pytest.fixture(scope="session")
@@ -81,7 +85,7 @@ def compiler(channels: list[str], tmp_path_factory: pytest.TempPathFactory) -> P
     """A prefix with bin/aarch64-conda-linux-gnu-g++ and its like."""
     target = tmp_path_factory.mktemp("tools") / "compiler"
     machine = bootstrap.SUBDIR[bootstrap.BUILD_ARCH]
-    prefix.create(target, channels, ["gxx_linux-aarch64"], None, platform=machine)
+    environment.create(target, channels, ["gxx_linux-aarch64"], None, platform=machine)
     return target
 
 
@@ -114,10 +118,19 @@ def build_by_pkg_config(compiler: Path) -> Callable[[Path, Path], Path]:
         program = home / "bin" / source.stem
         program.parent.mkdir(exist_ok=True)
         run(
-            [compiler / "bin/aarch64-conda-linux-gnu-g++", f"--sysroot={compiler}/aarch64-conda-linux-gnu/sysroot",
-             "-std=c++14", "-O1", source, "-o", program, *flags, f"-Wl,-rpath,{home}/lib",
-             "-Wl,--allow-shlib-undefined"]
-        )  # fmt: skip
+            [
+                compiler / "bin/aarch64-conda-linux-gnu-g++",
+                f"--sysroot={compiler}/aarch64-conda-linux-gnu/sysroot",
+                "-std=c++14",
+                "-O1",
+                source,
+                "-o",
+                program,
+                *flags,
+                f"-Wl,-rpath,{home}/lib",
+                "-Wl,--allow-shlib-undefined",
+            ]
+        )
         return program
 
     return build_program

@@ -12,9 +12,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from acl_ci import build, debian, emulator
-from acl_ci.bootstrap import BOOTSTRAP
-from acl_ci.cache import ROOT, folder, run
+from aclpkg.base.cache import cached_dir
+from aclpkg.base.paths import ROOT
+from aclpkg.base.processes import run
+from aclpkg.build import dist
+from aclpkg.inputs import debian, emulator
+from aclpkg.inputs.bootstrap import BOOTSTRAP
 
 KINDS = ("lmod", "tcl")
 PROGRAMS = {
@@ -30,7 +33,7 @@ def module_systems() -> Path:
         pytest.skip("both module systems are tried on emulated CPUs, of which this machine has none")
     spec = BOOTSTRAP["module_systems"]
     debs = debian.packages(spec["suite"], "arm64", spec["packages"])
-    return folder("module-systems", [str(deb) for deb in debs], lambda target: debian.unpack(debs, target))
+    return cached_dir("module-systems", [str(deb) for deb in debs], lambda target: debian.unpack(debs, target))
 
 
 @pytest.fixture(scope="session")
@@ -61,14 +64,22 @@ def in_shell(module_systems: Path, module_command: Callable[[str, str], list[str
         command = shlex.join(module_command(kind, cpu))
         text = f'module() {{ eval "$({command} bash "$@")"; }}\n{script}'
         environment = {
-            "PATH": "/usr/bin:/bin", "HOME": "/", "LC_ALL": "C.UTF-8", "USER": "user",
+            "PATH": "/usr/bin:/bin",
+            "HOME": "/",
+            "LC_ALL": "C.UTF-8",
+            "USER": "user",
             "MODULEPATH": f"{tree}/modulefiles/{kind}",
-            "TCL_LIBRARY": f"{module_systems}/usr/share/tcltk/tcl8.6", **variables,
-        }  # fmt: skip
+            "TCL_LIBRARY": f"{module_systems}/usr/share/tcltk/tcl8.6",
+            **variables,
+        }
         done = subprocess.run(
-            ["bash", "-c", text], env=environment, text=True, check=False,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        )  # fmt: skip
+            ["bash", "-c", text],
+            env=environment,
+            text=True,
+            check=False,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
         # Both wrap lines, and mark them as they like.
         return " ".join(done.stdout.split())
 
@@ -77,12 +88,15 @@ def in_shell(module_systems: Path, module_command: Callable[[str, str], list[str
 
 def deploy(root: Path, *options: str, channels: list[str] | None = None) -> subprocess.CompletedProcess[str]:
     """What ci/deploy-module.sh answers."""
-    channels = channels or [str(build.CHANNEL), *build.upstream_of_built_channel()]
+    channels = channels or [str(dist.CHANNEL), *dist.upstream_of_built_channel()]
     words = [word for channel in channels for word in ("--channel", channel)]
     return subprocess.run(
         ["bash", ROOT / "ci/deploy-module.sh", "--root", root, *words, *options],
-        env=os.environ, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        env=os.environ,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 @pytest.fixture(scope="session")
@@ -92,8 +106,6 @@ def deployed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = deploy(root)
     assert done.returncode == 0, done.stdout + done.stderr
     return root
-
-
 
 
 # Slurm
@@ -193,6 +205,11 @@ def environment(slurm: Path, deployed: Path, lmod: Path) -> dict[str, str]:
     # The module's own programs are for AArch64: these run them.
     module = f'() {{ eval "$({lmod} bash "$@")"; PATH={programs}:$PATH; }}'
     return {
-        **os.environ, "RFM_COLORIZE": "n", "SLURM_CONF": str(slurm / "slurm.conf"), "LMOD_CMD": str(lmod),
-        "LMOD_VERSION": "8.6.19", "MODULEPATH": f"{deployed}/modulefiles/lmod", "BASH_FUNC_module%%": module,
-    }  # fmt: skip
+        **os.environ,
+        "RFM_COLORIZE": "n",
+        "SLURM_CONF": str(slurm / "slurm.conf"),
+        "LMOD_CMD": str(lmod),
+        "LMOD_VERSION": "8.6.19",
+        "MODULEPATH": f"{deployed}/modulefiles/lmod",
+        "BASH_FUNC_module%%": module,
+    }

@@ -9,10 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from acl_ci import build, emulator
-from acl_ci.cache import ROOT, folder, run, tree_hash
+from aclpkg.base.cache import cached_dir
+from aclpkg.base.hashes import tree_hash
+from aclpkg.base.paths import DIST, ROOT
+from aclpkg.base.processes import run
+from aclpkg.build import dist
+from aclpkg.inputs import emulator
 
-from .test_ecosystems import REQUIREMENTS, SITE_PACKAGES, install_easybuild
+from .test_spack_easybuild import REQUIREMENTS, SITE_PACKAGES, install_easybuild
 
 DOCS = sorted((ROOT / "docs").glob("*.md"))
 # Programs that users have and Debian does not package; a block that begins with one needs it.
@@ -47,10 +51,10 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("docs") / "checkout"
     shutil.copytree(ROOT, home, ignore=shutil.ignore_patterns(".git", "dist", "*.log"))
     (home / "dist").mkdir()
-    shutil.copytree(build.CHANNEL, home / "dist/channel")
-    shutil.copy(build.UPSTREAM, home / "dist")
-    if (build.DIST / "bootstrap").is_symlink():
-        (home / "dist/bootstrap").symlink_to((build.DIST / "bootstrap").readlink())
+    shutil.copytree(dist.CHANNEL, home / "dist/channel")
+    shutil.copy(dist.UPSTREAM, home / "dist")
+    if (DIST / "bootstrap").is_symlink():
+        (home / "dist/bootstrap").symlink_to((DIST / "bootstrap").readlink())
     key = home.with_name("key")
     run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key])
     home.with_name("signers").write_text(f"publisher {key.with_suffix('.pub').read_text()}")
@@ -60,7 +64,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def variables(environment: dict[str, str], workspace: Path, deployed: Path, slurm: Path) -> dict[str, str]:
     """What the documents call $CHANNEL, $ROOT, and so on, and programs that are on the PATH of their readers."""
-    easybuild = folder("easybuild", [tree_hash(REQUIREMENTS), SITE_PACKAGES], install_easybuild)
+    easybuild = cached_dir("easybuild", [tree_hash(REQUIREMENTS), SITE_PACKAGES], install_easybuild)
     place = workspace.parent
     prefix = next(deployed.glob("software/neoverse_v1/acl-qlinear/*"))
     # An active environment's, without python3, which this project's own commands need for this machine.
@@ -69,14 +73,25 @@ def variables(environment: dict[str, str], workspace: Path, deployed: Path, slur
     for name in ("python", "acl-qlinear"):
         shutil.copy(slurm / "programs" / name, programs)
     return {
-        **environment, "PATH": f"{programs}:{easybuild}/bin:{os.environ['PATH']}", "CONDA_PREFIX": str(prefix),
-        "CHANNEL": str(workspace / "dist/channel"), "FOLDER": str(place / "published"), "KEY": str(place / "key"),
-        "SIGNERS": str(place / "signers"), "NAME": "publisher", "ROOT": str(place / "modules"),
-        "SITE": "tests/cluster/site.py", "OUTPUT": str(place / "sweep"), "OMP_NUM_THREADS": "1",
-        "EASYCONFIGS": str(easybuild / "easybuild/easyconfigs"), "EB_PYTHON": sys.executable,
-        "PYTHONPATH": str(easybuild / SITE_PACKAGES), "EASYBUILD_ALLOW_USE_AS_ROOT_AND_ACCEPT_CONSEQUENCES": "1",
-        "BUILDAH_ISOLATION": "chroot", "STORAGE_DRIVER": "vfs",
-    }  # fmt: skip
+        **environment,
+        "PATH": f"{programs}:{easybuild}/bin:{os.environ['PATH']}",
+        "CONDA_PREFIX": str(prefix),
+        "CHANNEL": str(workspace / "dist/channel"),
+        "FOLDER": str(place / "published"),
+        "KEY": str(place / "key"),
+        "SIGNERS": str(place / "signers"),
+        "NAME": "publisher",
+        "ROOT": str(place / "modules"),
+        "SITE": "tests/cluster/site.py",
+        "OUTPUT": str(place / "sweep"),
+        "OMP_NUM_THREADS": "1",
+        "EASYCONFIGS": str(easybuild / "easybuild/easyconfigs"),
+        "EB_PYTHON": sys.executable,
+        "PYTHONPATH": str(easybuild / SITE_PACKAGES),
+        "EASYBUILD_ALLOW_USE_AS_ROOT_AND_ACCEPT_CONSEQUENCES": "1",
+        "BUILDAH_ISOLATION": "chroot",
+        "STORAGE_DRIVER": "vfs",
+    }
 
 
 @pytest.mark.skipif(emulator.NATIVE, reason="the cluster's module system is an emulated one")
@@ -95,9 +110,14 @@ def test_command(block: Block, request: pytest.FixtureRequest) -> None:
         (workspace / block.mark).write_text(block.text)
         return
     done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", block.text], cwd=workspace, env=variables, text=True, check=False,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
+        ["bash", "-euo", "pipefail", "-c", block.text],
+        cwd=workspace,
+        env=variables,
+        text=True,
+        check=False,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
     print(done.stdout[-4000:])
     assert done.returncode == 0
     if "job.out" in block.text:
@@ -106,7 +126,7 @@ def test_command(block: Block, request: pytest.FixtureRequest) -> None:
 
 def test_error_texts_are_the_real_ones(module_systems: Path) -> None:
     """Each piece between the values is in what says it: ours, or the loader of the C library."""
-    ours = [*ROOT.glob("src/**/*.py"), *ROOT.glob("src/csrc/torch/*.cpp"), *ROOT.glob("env/modulefiles/*")]
+    ours = [*ROOT.glob("src/**/*.py"), *ROOT.glob("src/csrc/torch/*.cpp"), *ROOT.glob("env/modules/*")]
     # Neighbouring parts of one text, as Python, C++, Lua and Tcl write them.
     joined = [re.sub(r"[\"']\s+(?:\.\.\s+)?f?[\"']|\\\n\s*", "", file.read_text()) for file in ours]
     loader = (module_systems / "lib/aarch64-linux-gnu/ld-linux-aarch64.so.1").read_bytes().decode("latin-1")

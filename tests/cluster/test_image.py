@@ -9,8 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from acl_ci import attest, emulator, image, pins
-from acl_ci.cache import CACHE, ROOT, run
+from aclpkg.base import pins
+from aclpkg.base.hashes import sha256
+from aclpkg.base.paths import CACHE, ROOT
+from aclpkg.base.processes import run
+from aclpkg.deploy import image
+from aclpkg.inputs import emulator
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
@@ -19,9 +23,13 @@ LARGEST = 900e6
 
 def make(output: Path, *options: str, umask: int = 0o022, **variables: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        ["bash", ROOT / "ci/image.sh", *options, output], env={**os.environ, **variables}, umask=umask,
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        ["bash", ROOT / "ci/image.sh", *options, output],
+        env={**os.environ, **variables},
+        umask=umask,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +56,7 @@ def test_same_digest_again(made: tuple[Path, str], tmp_path: Path) -> None:
     again = make(tmp_path / "other", umask=0o077, TZ="Pacific/Kiritimati", USER="somebody", LC_ALL="C")
     assert again.returncode == 0, again.stderr
     assert re.match(r"sha256:[0-9a-f]{64}\n", printed) and again.stdout.splitlines()[0] == printed.splitlines()[0]
-    assert attest.sha256(tmp_path / "other.tar") == attest.sha256(layout.with_name("layout.tar"))
+    assert sha256(tmp_path / "other.tar") == sha256(layout.with_name("layout.tar"))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["other", "other.tar"]
 
 
@@ -110,11 +118,11 @@ def test_smoke(rootfs: Path, run_in: Callable[..., subprocess.CompletedProcess[s
 def test_containerfile_makes_the_same(made: tuple[Path, str], tmp_path: Path) -> None:
     """With Debian's buildah: the same files' layers, user, environment and command."""
     layout, printed = made
-    arguments = re.findall(r"for env/Containerfile: (.*)", printed)[0].split()
+    arguments = re.findall(r"for env/container/Containerfile: (.*)", printed)[0].split()
     assert len(arguments) == 6
     storage = ["--root", tmp_path / "storage", "--runroot", tmp_path / "run", "--storage-driver", "vfs"]
     environment = {**os.environ, "BUILDAH_ISOLATION": "chroot"}
-    words = ["bud", "-q", "--platform", "linux/arm64", "-t", "again", "-f", ROOT / "env/Containerfile"]
+    words = ["bud", "-q", "--platform", "linux/arm64", "-t", "again", "-f", ROOT / "env/container/Containerfile"]
     done = subprocess.run(
         ["buildah", *storage, *words, *arguments, layout], env=environment, capture_output=True, text=True, check=False
     )

@@ -11,8 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from acl_ci import build, pins, publish, seal
-from acl_ci.cache import ROOT
+from aclpkg.base import archives, pins
+from aclpkg.base.paths import ROOT
+from aclpkg.build import dist
+from aclpkg.release import signed_channel
 
 from .conftest import KINDS, deploy
 
@@ -93,12 +95,13 @@ def test_acl_alone_can_be_compiled_against(
     sysroot = compiler / "aarch64-conda-linux-gnu/sysroot"
     words = f"{compiler}/bin/aarch64-conda-linux-gnu-g++ --sysroot={sysroot} -std=c++14"
     printed = in_shell(
-        kind, deployed,
+        kind,
+        deployed,
         f"""module load arm-compute-library
-        {words} {ROOT}/tests/consumer/gemm.cpp -o {program} $(pkg-config --cflags --libs arm-compute-library) \
+        {words} {ROOT}/tests/packages/consumer/gemm.cpp -o {program} $(pkg-config --cflags --libs arm-compute-library) \
             -Wl,-rpath,$ARM_COMPUTE_LIBRARY_ROOT/lib -Wl,--allow-shlib-undefined
         echo $CMAKE_PREFIX_PATH $LD_LIBRARY_PATH""",
-    )  # fmt: skip
+    )
     prefix = deployed / f"software/neoverse_v1/arm-compute-library/{pins.VARIANTS['acl_version'][0]}"
     assert printed.endswith(str(prefix)), printed
     done = run_in(prefix, [program], "neoverse-v1")
@@ -109,13 +112,13 @@ def with_version(channel: Path, version: str, target: Path) -> Path:
     """A copy of a channel of ours with acl-qlinear as another version."""
     for package in channel.glob("*/acl-qlinear-*.conda"):
         root = target / "root"
-        seal.unpack(package, root)
+        archives.unpack_package(package, root)
         index = root / "info/index.json"
         record = json.loads(index.read_text())
         index.write_text(json.dumps({**record, "version": version}))
         new = target / "packages" / package.parent.name / package.name.replace(record["version"], version)
         new.parent.mkdir(parents=True, exist_ok=True)
-        seal.pack(root, new, pins.EPOCH)
+        archives.pack_package(root, new, pins.EPOCH)
         shutil.rmtree(root)
     for package in channel.glob("*/*.conda"):
         if not package.name.startswith("acl-qlinear-"):
@@ -124,15 +127,15 @@ def with_version(channel: Path, version: str, target: Path) -> Path:
             shutil.copy(package, home)
     key = target / "key"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
-    publish.publish(sorted((target / "packages").glob("*/*.conda")), target / "channel", key)
+    signed_channel.publish(sorted((target / "packages").glob("*/*.conda")), target / "channel", key)
     return target / "channel"
 
 
 def test_versions_side_by_side(in_shell: InShell, deployed: Path, tmp_path: Path) -> None:
     root = tmp_path / "tree"
     shutil.copytree(deployed, root, symlinks=True, copy_function=os.link)
-    newer = with_version(build.CHANNEL, "0.3.0", tmp_path)
-    done = deploy(root, "--version", "0.3.0", channels=[str(newer), *build.upstream_of_built_channel()])
+    newer = with_version(dist.CHANNEL, "0.3.0", tmp_path)
+    done = deploy(root, "--version", "0.3.0", channels=[str(newer), *dist.upstream_of_built_channel()])
     assert done.returncode == 0, done.stderr
     assert re.search(r"acl-qlinear +0\.2\.0 +neoverse_v1, armv8_2a", done.stdout)
     assert re.search(r"acl-qlinear +0\.3\.0 +yes +neoverse_v1, armv8_2a", done.stdout)
@@ -165,7 +168,7 @@ def test_unknown_version_and_channel(tmp_path: Path) -> None:
 def test_killed_half_way(in_shell: InShell, tmp_path: Path) -> None:
     """Killed when the first prefixes are there, nothing is shown; the next run completes it."""
     root = tmp_path / "tree"
-    channels = [str(build.CHANNEL), *build.upstream_of_built_channel()]
+    channels = [str(dist.CHANNEL), *dist.upstream_of_built_channel()]
     words = [word for channel in channels for word in ("--channel", channel)]
     words = ["bash", str(ROOT / "ci/deploy-module.sh"), "--root", str(root), *words]
     running = subprocess.Popen(words, stderr=subprocess.DEVNULL, start_new_session=True)
@@ -207,7 +210,9 @@ def test_from_a_bundle_without_network(tmp_path: Path) -> None:
     offline = ["unshare", "--net"] if subprocess.run(["unshare", "--net", "true"], check=False).returncode == 0 else []
     done = subprocess.run(
         [*offline, "bash", ROOT / "ci/deploy-module.sh", "--root", tmp_path / "tree", "--channel", archive],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     assert re.search(r"acl-qlinear +0\.2\.0 +yes +neoverse_v1, armv8_2a", done.stdout)

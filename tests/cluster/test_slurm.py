@@ -1,4 +1,4 @@
-"""tests/reframe and ci/sweep.sh on a real Slurm, whose nodes run modules and Python on emulated CPUs."""
+"""env/reframe and ci/sweep.sh on a real Slurm, whose nodes run modules and Python on emulated CPUs."""
 
 import json
 import os
@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from acl_ci import emulator
-from acl_ci.cache import ROOT
+from aclpkg.base.paths import ROOT
+from aclpkg.inputs import emulator
 
 from .conftest import slurm_answers, wait_for
 
@@ -21,12 +21,19 @@ SHAPES = ["--shape", "1x64x64", "--shape", "8x768x768"]
 def reframe(environment: dict[str, str], slurm: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
     """reframe(status, option…): what ReFrame prints, after checking its status."""
 
-    def call(status: int, *options: str, site: str = "cluster/site.py", **variables: str) -> str:
+    def call(status: int, *options: str, site: str = "tests/cluster/site.py", **variables: str) -> str:
         work = tmp_path_factory.mktemp("reframe")
         words = [
-            "reframe", "-C", ROOT / "tests" / site, "-c", ROOT / "tests/reframe/acl_qlinear_checks.py",
-            "--prefix", work, "--keep-stage-files", *options,
-        ]  # fmt: skip
+            "reframe",
+            "-C",
+            ROOT / site,
+            "-c",
+            ROOT / "env/reframe/acl_qlinear_checks.py",
+            "--prefix",
+            work,
+            "--keep-stage-files",
+            *options,
+        ]
         words, env = list(map(str, words)), {**environment, **variables}
         done = subprocess.run(words, capture_output=True, text=True, check=False, env=env, cwd=work)
         print(done.stdout[-6000:], done.stderr[-2000:])
@@ -43,15 +50,21 @@ def references(target: Path, costs: dict[str, float]) -> str:
 
 @pytest.fixture(scope="module")
 def measured(reframe: Callable[..., str], slurm: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Correctness and Speed on the cluster, against tests/kept_costs.json; the report that Speed's task wrote."""
-    kept = json.loads((ROOT / "tests/kept_costs.json").read_text())["neoverse_v1"]
+    """Correctness and Speed on the cluster, against tests/cost_baseline.json; the report that Speed's task wrote."""
+    kept = json.loads((ROOT / "tests/cost_baseline.json").read_text())["neoverse_v1"]
     costs = {name: cost for name, cost in kept.items() if name.startswith(("1×64×64 ", "8×768×768 "))}
     assert len(costs) == 12
     file = tmp_path_factory.mktemp("references") / "references.json"
     printed = reframe(
-        0, "-r", "-n", "Correctness|Speed",
-        "-S", f"Speed.bench_options={','.join(['--counters', 'counts.txt', *SHAPES])}", "-S", references(file, costs),
-    )  # fmt: skip
+        0,
+        "-r",
+        "-n",
+        "Correctness|Speed",
+        "-S",
+        f"Speed.bench_options={','.join(['--counters', 'counts.txt', *SHAPES])}",
+        "-S",
+        references(file, costs),
+    )
     assert "[  PASSED  ] Ran 2/2 test case(s) from 2 check(s)" in printed
     work = Path(printed.rsplit("FILES ", 1)[1])
     (report,) = work.glob("stage/**/report-0.json")
@@ -66,9 +79,7 @@ def test_correctness_and_speed(measured: Path) -> None:
 
 @pytest.mark.skipif(emulator.NATIVE, reason="references are of an emulated CPU")
 @pytest.mark.parametrize("fault", ["slower", "no reference", "no line", "no report", "exit status", "unknown system"])
-def test_what_must_fail_fails(
-    reframe: Callable[..., str], measured: Path, tmp_path: Path, fault: str
-) -> None:
+def test_what_must_fail_fails(reframe: Callable[..., str], measured: Path, tmp_path: Path, fault: str) -> None:
     """The report that was measured, with a fault: a payload that is quick."""
     report = json.loads(measured.read_text())
     name = "1×64×64 u8 tensor"
@@ -92,11 +103,13 @@ def test_what_must_fail_fails(
         (tmp_path / "references.json").write_text("{}")
     printed = reframe(1, "-r", "-n", "Speed", "-S", f"program={program}", "-S", option)
     expected = {
-        "slower": "failed to meet reference", "no reference": "reference",
+        "slower": "failed to meet reference",
+        "no reference": "reference",
         "no line": f"a report has no line for {name}",
-        "no report": "report-0.json is missing", "exit status": "the benchmark failed",
+        "no report": "report-0.json is missing",
+        "exit status": "the benchmark failed",
         "unknown system": "has no cluster:arm; measured was: {",
-    }[fault]  # fmt: skip
+    }[fault]
     assert expected in printed
 
 
@@ -115,7 +128,7 @@ def test_single_machine(reframe: Callable[..., str], environment: dict[str, str]
     home = next(deployed.glob("software/neoverse_v1/acl-qlinear/*"))
     path = f"{slurm}/programs:{environment['PATH']}"
     printed = reframe(
-        0, "-r", "-n", "Correctness", site="reframe/sites/single.py", PATH=path, CONDA_PREFIX=str(home)
+        0, "-r", "-n", "Correctness", site="env/reframe/sites/single.py", PATH=path, CONDA_PREFIX=str(home)
     )
     assert "[  PASSED  ] Ran 1/1 test case(s) from 1 check(s)" in printed and "@single:here" in printed
 
@@ -124,11 +137,25 @@ def test_single_machine(reframe: Callable[..., str], environment: dict[str, str]
 def test_sweep_with_a_node_that_dies(environment: dict[str, str], slurm: Path, tmp_path: Path) -> None:
     output, parts, before = tmp_path / "output", 4, submitted(slurm)
     running = subprocess.Popen(
-        ["bash", str(ROOT / "ci/sweep.sh"), "--site", str(ROOT / "tests/cluster/site.py"), "--parts", str(parts),
-         "--output", str(output), "--preset", "smoke",
-         "-S", "Sweep.bench_options=--counters,counts.txt,--largest-m,8"],
-        env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
+        [
+            "bash",
+            str(ROOT / "ci/sweep.sh"),
+            "--site",
+            str(ROOT / "tests/cluster/site.py"),
+            "--parts",
+            str(parts),
+            "--output",
+            str(output),
+            "--preset",
+            "smoke",
+            "-S",
+            "Sweep.bench_options=--counters,counts.txt,--largest-m,8",
+        ],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
     # In the middle: a task of the second node's has started to measure.
     wait_for(lambda: bool(jobs_on(slurm, "arm2")) and any(output.glob("reframe/stage/**/counts.txt")), 300)
     lost = jobs_on(slurm, "arm2")

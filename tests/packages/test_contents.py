@@ -7,9 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from acl_ci import floors, seal
-from acl_ci.cache import ROOT, CiError
-from acl_ci.pins import VARIANTS, rows
+from aclpkg.base import archives
+from aclpkg.base.messages import CiError
+from aclpkg.base.paths import ROOT
+from aclpkg.base.pins import VARIANTS, rows
+from aclpkg.build import symbol_floors
 
 from ..conftest import MICROARCHITECTURES
 
@@ -42,7 +44,7 @@ def test_names_and_links(home: Path, binutils: Path) -> None:
 
 
 def test_floors_are_what_the_symbols_need(home: Path, binutils: Path) -> None:
-    """In each package's metadata, no lower and no higher: readelf agrees with what ci/acl_ci/floors.py has computed."""
+    """In each package's metadata, no lower and no higher: readelf agrees with symbol_floors.py."""
     for name, library in zip(("arm-compute-library", "acl-qlinear"), libraries(home), strict=True):
         table = tool(binutils, "readelf", "--dyn-syms", "-W", library)
         assert len(table.splitlines()) > 20 and " UNIQUE " not in table
@@ -54,13 +56,15 @@ def test_floors_are_what_the_symbols_need(home: Path, binutils: Path) -> None:
         promised = tuple(map(int, VARIANTS["glibc_floor"][0].split(".")))
         assert (2, 17) <= needed["GLIBC"] <= promised
         assert depends["__glibc"] == ".".join(map(str, needed["GLIBC"]))
-        assert int(depends["libstdcxx"]) == floors.GLIBCXX[needed["GLIBCXX"][2]] <= 12
+        assert int(depends["libstdcxx"]) == symbol_floors.GLIBCXX[needed["GLIBCXX"][2]] <= 12
         assert depends["libgcc"] == ".".join(map(str, needed["GCC"]))
 
 
 def test_floor_above_the_promise_is_an_error(unpacked: Unpacked) -> None:
     with pytest.raises(CiError, match=r"x needs __glibc 2\.\d+, and its recipe promises to run with 2\.5"):
-        floors.lowered(["__glibc >=2.5"], unpacked("armv8_2a") / "lib/python3.11/site-packages/acl_qlinear", "x")
+        symbol_floors.depends_with_floors(
+            ["__glibc >=2.5"], unpacked("armv8_2a") / "lib/python3.11/site-packages/acl_qlinear", "x"
+        )
 
 
 def metadata(home: Path, name: str) -> dict:
@@ -228,16 +232,17 @@ def test_armv8_2a_acl_keeps_newer_instructions_to_what_is_dispatched(
     home = tmp_path if profile == "full" else unpacked("armv8_2a")
     if profile == "full":
         package = next(full_channel.glob("*/arm-compute-library-*-armv8_2a_full_*.conda"))
-        seal.unpack(package, home)
+        archives.unpack_package(package, home)
     library = (home / "lib/libarm_compute.so").resolve()
     listing = tool(binutils, "objdump", "-dC", "--no-show-raw-insn", "--no-addresses", library)
     foreign = foreign_instructions(listing, binutils, tmp_path, "armv8.2-a+fp16")
     assert {"smmla", "sdot", "bfmmla", "whilelt"} <= {text.split()[0] for text in foreign}
     outside = {
         (text, name)
-        for text, names in foreign.items() for name in names
+        for text, names in foreign.items()
+        for name in names
         if not any(re.match(a, text) and re.search(b, name) for a, b in NEWER_IN_ACL)
-    }  # fmt: skip
+    }
     assert not outside, sorted(outside, key=str)[:10]
 
 

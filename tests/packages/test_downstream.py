@@ -5,12 +5,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from acl_ci import emulator, prefix
-from acl_ci.cache import ROOT, run
+from aclpkg.base import environment
+from aclpkg.base.paths import ROOT
+from aclpkg.base.processes import run
+from aclpkg.inputs import emulator
 
 from ..conftest import MICROARCHITECTURES
 
-CONSUMER = ROOT / "tests/consumer"
+CONSUMER = ROOT / "tests/packages/consumer"
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -18,16 +20,19 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 def installed_acl(request: pytest.FixtureRequest, channels: list[str], tmp_path: Path) -> tuple[Path, str]:
     """A prefix with arm-compute-library and nothing of ours besides, and a CPU for it."""
     cpu = emulator.CPUS[request.param][0]
-    prefix.create(tmp_path / "prefix", channels, ["arm-compute-library"], cpu.replace("-", "_"))
+    environment.create(tmp_path / "prefix", channels, ["arm-compute-library"], cpu.replace("-", "_"))
     (tmp_path / "prefix/bin").mkdir(exist_ok=True)
     return tmp_path / "prefix", cpu
 
 
 @pytest.fixture(params=["CMake", "pkg-config"])
 def gemm(
-    request: pytest.FixtureRequest, installed_acl: tuple[Path, str], compiler: Path, tmp_path: Path,
+    request: pytest.FixtureRequest,
+    installed_acl: tuple[Path, str],
+    compiler: Path,
+    tmp_path: Path,
     build_by_pkg_config: Callable[[Path, Path], Path],
-) -> Path:  # fmt: skip
+) -> Path:
     """The program, in the prefix's bin/."""
     home, _ = installed_acl
     if request.param == "pkg-config":
@@ -56,10 +61,10 @@ def test_gemm(installed_acl: tuple[Path, str], gemm: Path, run_in: Run) -> None:
 
 def test_other_version_is_refused(channels: list[str], tmp_path: Path) -> None:
     """A CMake project that asks for another version is told so."""
-    prefix.create(tmp_path / "prefix", channels, ["arm-compute-library"], None)
+    environment.create(tmp_path / "prefix", channels, ["arm-compute-library"], None)
     (tmp_path / "CMakeLists.txt").write_text(
         "cmake_minimum_required(VERSION 3.16)\nproject(p NONE)\nfind_package(ArmComputeLibrary 99 CONFIG REQUIRED)\n"
     )
     words = ["cmake", "-S", str(tmp_path), "-B", str(tmp_path / "b"), f"-DCMAKE_PREFIX_PATH={tmp_path / 'prefix'}"]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
-    assert done.returncode == 1 and "compatible with requested version \"99\"" in " ".join(done.stderr.split())
+    assert done.returncode == 1 and 'compatible with requested version "99"' in " ".join(done.stderr.split())

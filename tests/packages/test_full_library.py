@@ -6,8 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from acl_ci import build, emulator, prefix
-from acl_ci.cache import ROOT
+from aclpkg.base import environment
+from aclpkg.base.paths import ROOT
+from aclpkg.build import dist
+from aclpkg.inputs import emulator
 
 from ..conftest import MICROARCHITECTURES
 
@@ -16,15 +18,18 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture(params=MICROARCHITECTURES)
 def results(
-    request: pytest.FixtureRequest, full_channel: Path, build_by_pkg_config: Callable[[Path, Path], Path],
-    run_in: Run, tmp_path: Path,
-) -> Callable[..., np.ndarray]:  # fmt: skip
-    """results(file, dtype, shape…): what tests/full_library.cpp wrote."""
+    request: pytest.FixtureRequest,
+    full_channel: Path,
+    build_by_pkg_config: Callable[[Path, Path], Path],
+    run_in: Run,
+    tmp_path: Path,
+) -> Callable[..., np.ndarray]:
+    """results(file, dtype, shape…): what tests/packages/full_library.cpp wrote."""
     home, cpu = tmp_path / "prefix", emulator.CPUS[request.param][0]
-    channels = [full_channel.as_uri(), *build.upstream_of_built_channel()]
-    records = prefix.create(home, channels, ["arm-compute-library * *_full_*"], cpu.replace("-", "_"))
+    channels = [full_channel.as_uri(), *dist.upstream_of_built_channel()]
+    records = environment.create(home, channels, ["arm-compute-library * *_full_*"], cpu.replace("-", "_"))
     assert any(f"{request.param}_full_" in str(record.build) for record in records)
-    program = build_by_pkg_config(ROOT / "tests/full_library.cpp", home)
+    program = build_by_pkg_config(ROOT / "tests/packages/full_library.cpp", home)
     done = run_in(home, [program.name, tmp_path], cpu)
     assert done.returncode == 0 and done.stdout == "done\n", done.stdout + done.stderr
 
@@ -40,8 +45,9 @@ def convolve(image: np.ndarray, weights: np.ndarray) -> np.ndarray:
     _, height, width, _ = image.shape
     return sum(  # type: ignore[return-value]
         np.einsum("nhwc,oc->nhwo", padded[:, y : y + height, x : x + width], weights[:, y, x])
-        for y in range(3) for x in range(3)
-    )  # fmt: skip
+        for y in range(3)
+        for x in range(3)
+    )
 
 
 def test_results_are_numpys(results: Callable[..., np.ndarray]) -> None:

@@ -3,7 +3,6 @@
 import functools
 import http.server
 import json
-import os
 import random
 import re
 import shutil
@@ -17,8 +16,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from acl_ci import build, bundle, prefix, publish, seal
-from acl_ci.cache import ROOT, CiError, run
+from aclpkg.base import archives, environment
+from aclpkg.base.hashes import sha256
+from aclpkg.base.messages import CiError
+from aclpkg.base.paths import ROOT
+from aclpkg.base.processes import run
+from aclpkg.build import dist
+from aclpkg.release import bundle, signed_channel
 from rattler.exceptions import SolverError
 
 KILLS = 50
@@ -38,14 +42,14 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def packages() -> list[Path]:
-    return sorted(build.CHANNEL.glob("*/*.conda"))
+    return sorted(dist.CHANNEL.glob("*/*.conda"))
 
 
 @pytest.fixture(scope="module")
 def channel(tmp_path_factory: pytest.TempPathFactory, packages: list[Path], keys: Path) -> Path:
     """A published channel; tests that change it take a copy."""
     target = tmp_path_factory.mktemp("published") / "channel"
-    publish.publish(packages, target, keys / "key")
+    signed_channel.publish(packages, target, keys / "key")
     return target
 
 
@@ -63,11 +67,11 @@ def altered(package: Path, target: Path, change: Callable[[Path], None], name: s
     """A copy of a package below `target` with changed files, and a name of its own if one is given."""
     root = target / "unpacked"
     shutil.rmtree(root, ignore_errors=True)
-    seal.unpack(package, root)
+    archives.unpack_package(package, root)
     change(root)
     copy = target / package.parent.name / (name or package.name)
     copy.parent.mkdir(exist_ok=True)
-    seal.pack(root, copy, EPOCH)
+    archives.pack_package(root, copy, EPOCH)
     return copy
 
 
@@ -77,7 +81,7 @@ def acl(packages: list[Path]) -> Path:
 
 def test_publishing_again_changes_nothing(copied: Path, packages: list[Path], keys: Path) -> None:
     before = {f: f.read_bytes() for f in copied.rglob("*") if f.is_file() and ".index" not in f.parts}
-    assert publish.publish(packages, copied, keys / "key") == []
+    assert signed_channel.publish(packages, copied, keys / "key") == []
     assert before == {f: f.read_bytes() for f in copied.rglob("*") if f.is_file() and ".index" not in f.parts}
     assert len(list((copied / ".index").iterdir())) == 2
 
@@ -87,24 +91,24 @@ def test_published_file_is_never_replaced(copied: Path, packages: list[Path], ke
     other = altered(old, tmp_path, lambda root: (root / "new").touch())
     before = {f: f.read_bytes() for f in copied.rglob("*") if f.is_file()}
     with pytest.raises(CiError, match="never replaced") as caught:
-        publish.publish([*packages, other], copied, keys / "key")
-    assert publish.sha256(old) in str(caught.value) and publish.sha256(other) in str(caught.value)
+        signed_channel.publish([*packages, other], copied, keys / "key")
+    assert sha256(old) in str(caught.value) and sha256(other) in str(caught.value)
     assert before == {f: f.read_bytes() for f in copied.rglob("*") if f.is_file()}
 
 
 def test_foreign_channel_is_left_alone(keys: Path, packages: list[Path], tmp_path: Path) -> None:
-    foreign = Path(shutil.copytree(build.CHANNEL, tmp_path / "foreign"))
+    foreign = Path(shutil.copytree(dist.CHANNEL, tmp_path / "foreign"))
     with pytest.raises(CiError, match="did not make"):
-        publish.publish(packages, foreign, keys / "key")
+        signed_channel.publish(packages, foreign, keys / "key")
 
 
 def test_killed_at_any_moment(channel: Path, packages: list[Path], keys: Path, tmp_path: Path) -> None:
     """The channel solves and installs as before, or as after, and is signed; publishing again completes it."""
     helpers = [package for package in packages if not package.name.startswith("acl-qlinear")]
     before = tmp_path / "before"
-    publish.publish(helpers, before, keys / "key")
-    upstream = build.upstream_of_built_channel()
-    words = [sys.executable, "-m", "acl_ci.publish", "--key", str(keys / "key")]
+    signed_channel.publish(helpers, before, keys / "key")
+    upstream = dist.upstream_of_built_channel()
+    words = [sys.executable, "-m", "aclpkg.commands.publish", "--key", str(keys / "key")]
     killed = Path(shutil.copytree(before, tmp_path / "timed", symlinks=True))
 
     def start(target: Path) -> tuple[subprocess.Popen[str], float]:
@@ -131,20 +135,20 @@ def test_killed_at_any_moment(channel: Path, packages: list[Path], keys: Path, t
         names = {record["name"] for record in index.values()}
         assert all((killed / "linux-aarch64" / name).is_file() for name in index)
         seen["after" if "acl-qlinear" in names else "before"] += 1
-        assert prefix.resolve([killed.as_uri(), *upstream], ["arm-compute-library"], "neoverse_n1")
+        assert environment.resolve([killed.as_uri(), *upstream], ["arm-compute-library"], "neoverse_n1")
         if "acl-qlinear" not in names:
             with pytest.raises(SolverError):
-                prefix.resolve([killed.as_uri(), *upstream], ["acl-qlinear"], "neoverse_n1")
+                environment.resolve([killed.as_uri(), *upstream], ["acl-qlinear"], "neoverse_n1")
         if kill % 10 == 0:
             home = tmp_path / "prefix"
-            prefix.create(home, [killed.as_uri(), *upstream], ["arm-compute-library"], "neoverse_n1")
+            environment.create(home, [killed.as_uri(), *upstream], ["arm-compute-library"], "neoverse_n1")
             assert (home / "lib/libarm_compute.so").is_file()
     print(seen)
     assert seen["before"] > KILLS // 10, seen
-    publish.publish(packages, killed, keys / "key")
+    signed_channel.publish(packages, killed, keys / "key")
     assert verify(killed, keys).stdout.endswith(f"{len(manifest(killed))} files, signed by releases@example.org\n")
     assert manifest(killed).keys() == manifest(channel).keys()
-    assert prefix.resolve([killed.as_uri(), *upstream], ["acl-qlinear"], "neoverse_n1")
+    assert environment.resolve([killed.as_uri(), *upstream], ["acl-qlinear"], "neoverse_n1")
 
 
 def manifest(channel: Path) -> dict[str, str]:
@@ -179,7 +183,7 @@ def test_other_signatures_are_refused(copied: Path, keys: Path, tmp_path: Path) 
     key = tmp_path / "other"
     run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key])
     names = copied / "SHA256SUMS", copied / "SHA256SUMS.sig"
-    for signing_key, namespace in ((key, publish.NAMESPACE), (keys / "key", "file")):
+    for signing_key, namespace in ((key, signed_channel.NAMESPACE), (keys / "key", "file")):
         names[1].resolve().unlink()
         run(["ssh-keygen", "-q", "-Y", "sign", "-f", signing_key, "-n", namespace, names[0].resolve()])
         done = verify(copied, keys)
@@ -196,7 +200,7 @@ def test_added_index_is_refused(copied: Path, keys: Path) -> None:
 
 def test_two_at_once(packages: list[Path], keys: Path, tmp_path: Path) -> None:
     target = tmp_path / "channel"
-    words = [sys.executable, "-m", "acl_ci.publish", "--key", str(keys / "key"), str(target)]
+    words = [sys.executable, "-m", "aclpkg.commands.publish", "--key", str(keys / "key"), str(target)]
     both = [subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) for _ in range(2)]
     printed = sorted(process.communicate()[0] for process in both)
     assert [int(re.findall(r": (\d+) packages published", text)[0]) for text in printed] == [0, len(packages)]
@@ -205,11 +209,11 @@ def test_two_at_once(packages: list[Path], keys: Path, tmp_path: Path) -> None:
 
 def test_full_disk(packages: list[Path], keys: Path, small_disk: Path) -> None:
     channel = small_disk / "channel"
-    publish.publish([package for package in packages if package.parent.name == "noarch"], channel, keys / "key")
+    signed_channel.publish([package for package in packages if package.parent.name == "noarch"], channel, keys / "key")
     before = manifest(channel)
     (small_disk / "filler").write_bytes(bytes(39 * 2**20))
     with pytest.raises(CiError, match=r"No space left on device.*the channel is as it was"):
-        publish.publish(packages, channel, keys / "key")
+        signed_channel.publish(packages, channel, keys / "key")
     assert manifest(channel) == before and verify(channel, keys).returncode == 0
     assert not list(channel.glob("*/.*.partial"))
 
@@ -230,8 +234,8 @@ def served(channel: Path) -> Iterator[str]:
 
 @pytest.mark.parametrize("microarchitecture", CPUS)
 def test_installs_over_http(served: str, tmp_path: Path, microarchitecture: str) -> None:
-    records = prefix.create(
-        tmp_path / "prefix", [served, *build.upstream_of_built_channel()], ["acl-qlinear"], CPUS[microarchitecture]
+    records = environment.create(
+        tmp_path / "prefix", [served, *dist.upstream_of_built_channel()], ["acl-qlinear"], CPUS[microarchitecture]
     )
     ours = {r.name.normalized: r for r in records if str(r.url).startswith(served)}
     assert all(microarchitecture in str(ours[name].build) for name in ("acl-qlinear", "arm-compute-library"))
@@ -240,7 +244,7 @@ def test_installs_over_http(served: str, tmp_path: Path, microarchitecture: str)
 
 def test_bundle_needs_no_other_channel(keys: Path, tmp_path: Path) -> None:
     archive = tmp_path / "bundle.tar"
-    channels = [build.CHANNEL.as_uri(), *build.upstream_of_built_channel()]
+    channels = [dist.CHANNEL.as_uri(), *dist.upstream_of_built_channel()]
     bundle.bundle(archive, ["acl-qlinear"], channels, keys / "key")
     assert [path.name for path in tmp_path.iterdir()] == ["bundle.tar"]
     with tarfile.open(archive) as content:
@@ -249,10 +253,10 @@ def test_bundle_needs_no_other_channel(keys: Path, tmp_path: Path) -> None:
     home = tmp_path / bundle.NAME
     assert verify(home, keys).returncode == 0
     for microarchitecture, cpu in CPUS.items():
-        records = prefix.resolve([home.as_uri()], ["acl-qlinear"], cpu)
+        records = environment.resolve([home.as_uri()], ["acl-qlinear"], cpu)
         assert all(str(record.url).startswith(home.as_uri()) for record in records)
         assert any(microarchitecture in str(record.build) for record in records)
-    prefix.create(tmp_path / "prefix", [home.as_uri()], ["acl-qlinear"], CPUS["neoverse_v1"])
+    environment.create(tmp_path / "prefix", [home.as_uri()], ["acl-qlinear"], CPUS["neoverse_v1"])
     assert (tmp_path / "prefix/lib/python3.11/site-packages/torch/lib/libtorch_cpu.so").is_file()
 
 
@@ -260,12 +264,10 @@ def test_channel_as_a_copied_folder(channel: Path, tmp_path: Path) -> None:
     """Also where links have become files."""
     for name, links in (("links", True), ("files", False)):
         copy = Path(shutil.copytree(channel, tmp_path / name, symlinks=links))
-        assert prefix.resolve([copy.as_uri(), *build.upstream_of_built_channel()], ["acl-qlinear"], "neoverse_v1")
+        assert environment.resolve([copy.as_uri(), *dist.upstream_of_built_channel()], ["acl-qlinear"], "neoverse_v1")
 
 
-def test_abi_break_is_refused(
-    copied: Path, packages: list[Path], keys: Path, tmp_path: Path
-) -> None:
+def test_abi_break_is_refused(copied: Path, packages: list[Path], keys: Path, tmp_path: Path) -> None:
     """A build with another number, of the same version, that has lost a function, or whose headers have changed."""
     old = acl(packages)
     again = re.sub(r"_\d+\.conda$", "_7.conda", old.name)
@@ -290,64 +292,19 @@ def test_abi_break_is_refused(
         (change_a_header, "arm_compute/core/TensorShape.h has changed"),
     ):
         with pytest.raises(CiError, match="is no replacement for") as caught:
-            publish.publish([altered(old, tmp_path, change, again)], copied, keys / "key")
+            signed_channel.publish([altered(old, tmp_path, change, again)], copied, keys / "key")
         assert message in str(caught.value), caught.value
-    assert publish.publish([altered(old, tmp_path, number, again)], copied, keys / "key") == [again]
-
-
-class Service(Quiet):
-    """Notes what is uploaded."""
-
-    requests: list[tuple[str, dict[str, str], bytes]]
-    status = 201
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        if self.headers.get("Transfer-Encoding") == "chunked":
-            while size := int(self.rfile.readline(), 16):
-                body += self.rfile.read(size)
-                self.rfile.readline()
-            self.rfile.readline()
-        type(self).requests.append((self.path, dict(self.headers), body))
-        self.send_response(type(self).status)
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-    do_PUT = do_POST
-
-
-@pytest.mark.parametrize("status", [201, 403])
-def test_upload(packages: list[Path], tmp_path: Path, status: int) -> None:
-    """The real client, against a server that only notes: file and credentials arrive, and are nowhere else."""
-    secret = "s3cret-credentials"
-    handler = type("Handler", (Service,), {"requests": [], "status": status})
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    package = next(p for p in packages if p.parent.name == "noarch")
-    (tmp_path / "noarch").mkdir()
-    shutil.copy(package, tmp_path / "noarch")
-    place = f"quetz:http://127.0.0.1:{server.server_port}#ours"
-    done = subprocess.run(
-        [sys.executable, "-m", "acl_ci.publish", "--from", tmp_path, place],
-        env={**os.environ, "QUETZ_API_KEY": secret}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    server.shutdown()
-    path, headers, body = handler.requests[0]  # type: ignore[attr-defined]
-    assert path.startswith("/api/channels/ours/upload/") and package.read_bytes() in body
-    assert secret in headers.values() or any(secret in value for value in headers.values())
-    assert secret not in done.stdout + done.stderr
-    assert (done.returncode == 0) == (status == 201), done.stderr
+    assert signed_channel.publish([altered(old, tmp_path, number, again)], copied, keys / "key") == [again]
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["quetz:http://127.0.0.1#ours"], "QUETZ_API_KEY is not set"),
         (["/tmp/channel"], "--key is missing, expected a private OpenSSH key"),
         (["/tmp/channel", "--from", "/nowhere"], "/nowhere has no packages; run ci/build.sh"),
     ],
 )
 def test_bad_argument(arguments: list[str], message: str) -> None:
-    words = [sys.executable, "-m", "acl_ci.publish", *arguments]
+    words = [sys.executable, "-m", "aclpkg.commands.publish", *arguments]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 1 and message in done.stderr, done.stderr

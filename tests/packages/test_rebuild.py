@@ -8,20 +8,26 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from acl_ci import attest, build, seal
-from acl_ci.cache import CACHE, ROOT
-from acl_ci.pins import EPOCH, VARIANTS
+from aclpkg.base import archives, files
+from aclpkg.base.hashes import sha256
+from aclpkg.base.paths import CACHE, DIST, ROOT
+from aclpkg.base.pins import EPOCH, VARIANTS
+from aclpkg.build import dist, normalize, provenance, sbom
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
 # Another user's name, locale, time zone, umask and number of jobs; ci/rebuild.sh builds in another folder.
 ELSEWHERE = {
-    "USER": "somebody", "LOGNAME": "somebody", "LC_ALL": "C.UTF-8", "TZ": "Pacific/Kiritimati", "CPU_COUNT": "3",
-}  # fmt: skip
+    "USER": "somebody",
+    "LOGNAME": "somebody",
+    "LC_ALL": "C.UTF-8",
+    "TZ": "Pacific/Kiritimati",
+    "CPU_COUNT": "3",
+}
 
 
 def packages() -> list[Path]:
-    return sorted(build.CHANNEL.glob("*/*.conda"))
+    return sorted(dist.CHANNEL.glob("*/*.conda"))
 
 
 def ours() -> list[Path]:
@@ -33,12 +39,16 @@ def ours() -> list[Path]:
 def rebuild(package: Path, *options: str, umask: int = 0o077) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         ["bash", ROOT / "ci/rebuild.sh", *upstream_options(), *options, package],
-        env={**os.environ, **ELSEWHERE}, umask=umask, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        env={**os.environ, **ELSEWHERE},
+        umask=umask,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 def upstream_options() -> list[str]:
-    return [word for address in build.upstream_of_built_channel() for word in ("--channel", address)]
+    return [word for address in dist.upstream_of_built_channel() for word in ("--channel", address)]
 
 
 def test_rebuilt_package_is_equal(request: pytest.FixtureRequest) -> None:
@@ -47,18 +57,18 @@ def test_rebuilt_package_is_equal(request: pytest.FixtureRequest) -> None:
         options = ["--no-ccache"] if request.config.getoption("--all") else []
         done = rebuild(package, *options)
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-        assert f"equal: {package.name}, sha256 {attest.sha256(package)}" in done.stdout
+        assert f"equal: {package.name}, sha256 {sha256(package)}" in done.stdout
 
 
 def test_difference_is_shown(tmp_path: Path) -> None:
     """A package that says it was made from something else than it was."""
-    channel = Path(shutil.copytree(build.CHANNEL, tmp_path / "channel"))
+    channel = Path(shutil.copytree(dist.CHANNEL, tmp_path / "channel"))
     package = next(channel.glob("linux-aarch64/acl-qlinear-*.conda"))
     root = tmp_path / "root"
-    seal.unpack(package, root)
-    source = root / seal.SOURCES / "src/acl_qlinear/reference.py"
+    archives.unpack_package(package, root)
+    source = root / normalize.SOURCES / "src/acl_qlinear/reference.py"
     source.write_text(source.read_text() + "ALTERED = True\n")
-    seal.pack(root, package, EPOCH)
+    archives.pack_package(root, package, EPOCH)
     done = rebuild(package)
     assert done.returncode == 1 and "different: " in done.stdout and "+ALTERED = True" in done.stdout, done.stderr
     assert "cannot be built again as it is" in done.stderr
@@ -70,11 +80,11 @@ def test_file_that_is_no_package(tmp_path: Path) -> None:
 
 
 def test_packages_tell_nothing_of_the_machine(tmp_path: Path) -> None:
-    places = "|".join(re.escape(str(place)) for place in (ROOT, CACHE, Path.home(), build.DIST))
+    places = "|".join(re.escape(str(place)) for place in (ROOT, CACHE, Path.home(), DIST))
     pattern = re.compile(f"({places}|/(?:root|home|tmp|work)/|_h_env|_placehold|file://)[ -~]{{0,60}}".encode())
     for package in packages():
         root = tmp_path / package.stem
-        seal.unpack(package, root)
+        archives.unpack_package(package, root)
         for file in root.rglob("*"):
             # The recipe and the sources are the checkout's own text.
             own = "info/recipe/sources" in str(file) or file.name in ("recipe.yaml", "build.sh")
@@ -89,12 +99,12 @@ def test_packages_tell_nothing_of_the_machine(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["acl-microarch", "arm-compute-library", "acl-qlinear"])
 def test_sbom(name: str) -> None:
     package = next(p for p in packages() if p.name.startswith(f"{name}-"))
-    text = attest.beside(package, attest.SBOM_SUFFIX).read_text()
+    text = files.beside(package, sbom.SUFFIX).read_text()
     error = JsonStrictValidator(SchemaVersion.V1_6).validate_str(text)
     assert error is None, error
     bom = json.loads(text)
     described = bom["metadata"]["component"]
-    assert described["name"] == name and described["hashes"][0]["content"] == attest.sha256(package)
+    assert described["name"] == name and described["hashes"][0]["content"] == sha256(package)
     parts = {part["name"]: part for part in bom.get("components", [])}
     if name == "arm-compute-library":
         assert parts["arm-compute-library-source"]["hashes"][0]["content"] == VARIANTS["acl_sha256"][0]
@@ -102,16 +112,16 @@ def test_sbom(name: str) -> None:
         assert parts["gxx_linux-aarch64"]["scope"] == "excluded" and parts["libstdcxx"]["scope"] == "required"
     if name == "acl-qlinear":
         assert parts["pytorch"]["scope"] == parts["arm-compute-library"]["scope"] == "required"
-        digests = {attest.sha256(p) for p in packages() if p.name.startswith("arm-compute-library-")}
+        digests = {sha256(p) for p in packages() if p.name.startswith("arm-compute-library-")}
         assert parts["arm-compute-library"]["hashes"][0]["content"] in digests
 
 
 @pytest.mark.parametrize("name", ["acl-microarch", "arm-compute-library", "acl-qlinear"])
 def test_provenance(name: str) -> None:
     package = next(p for p in packages() if p.name.startswith(f"{name}-"))
-    statement = json.loads(attest.beside(package, attest.PROVENANCE_SUFFIX).read_text())
+    statement = json.loads(files.beside(package, provenance.SUFFIX).read_text())
     assert statement["_type"] == "https://in-toto.io/Statement/v1"
-    assert statement["subject"] == [{"name": package.name, "digest": {"sha256": attest.sha256(package)}}]
+    assert statement["subject"] == [{"name": package.name, "digest": {"sha256": sha256(package)}}]
     assert statement["predicateType"] == "https://slsa.dev/provenance/v1"
     definition = statement["predicate"]["buildDefinition"]
     assert definition["externalParameters"]["recipe"] == f"recipe/{name}/recipe.yaml"

@@ -1,8 +1,8 @@
 """Which build a client installs, by the CPU that it reports."""
 
 import pytest
-from acl_ci import prefix
-from acl_ci.pins import VARIANTS
+from aclpkg.base import environment
+from aclpkg.base.pins import VARIANTS
 from rattler.exceptions import SolverError
 
 V1_NAMES = VARIANTS["neoverse_v1_cpu"]
@@ -10,7 +10,7 @@ OTHER_NAMES = ["neoverse_n1", "a64fx", "cortex_a72", "thunderx2", "ampere1", "m1
 
 
 def builds(channels: list[str], *specs: str, cpu: str | None, glibc: str = "2.36") -> dict[str, str]:
-    return {r.name.normalized: str(r.build) for r in prefix.resolve(channels, list(specs), cpu, glibc)}
+    return {r.name.normalized: str(r.build) for r in environment.resolve(channels, list(specs), cpu, glibc)}
 
 
 @pytest.mark.parametrize("torch", VARIANTS["pytorch"])
@@ -40,7 +40,7 @@ def test_build_string_says_the_profile(channels: list[str]) -> None:
 
 
 def test_acl_is_the_one_it_was_built_with(channels: list[str]) -> None:
-    for record in prefix.resolve(channels, ["acl-qlinear"], "neoverse_v1"):
+    for record in environment.resolve(channels, ["acl-qlinear"], "neoverse_v1"):
         if record.name.normalized == "acl-qlinear":
             assert f"arm-compute-library =={VARIANTS['acl_version'][0]} neoverse_v1_*" in record.depends, record.depends
 

@@ -1,4 +1,4 @@
-# Written by ci/ecosystems.sh from recipe/variants.yaml.
+# Written by ci/spack-easybuild.sh from recipe/variants.yaml.
 from spack_repo.builtin.build_systems.python import PythonPackage
 
 from spack.package import *

@@ -1,0 +1,42 @@
+"""The cache: finished folders, each named after a hash of all that went into it.
+
+Deleting any of it, at any time, costs time and changes nothing.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from .files import holding_lock
+from .messages import CiError
+from .paths import CACHE
+
+
+def cached_dir(name: str, inputs: object, make: Callable[[Path], None]) -> Path:
+    """The cached folder that `make(empty folder)` fills from `inputs` (anything JSON can hold).
+
+    It appears under its name only when `make` has returned; two processes that
+    want the same folder wait for one another.
+    """
+    # The same wherever the cache is.
+    text = json.dumps(inputs, sort_keys=True).replace(str(CACHE), "")
+    key = hashlib.sha256(text.encode()).hexdigest()[:16]
+    final = CACHE / f"{name}-{key}"
+    if final.is_dir():
+        return final
+    with holding_lock(CACHE / f"{name}-{key}.lock"):
+        if final.is_dir():
+            return final
+        partial = final.with_name(f"{final.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        try:
+            make(partial)
+            partial.rename(final)
+        except OSError as error:
+            raise CiError(f"{final} cannot be made: {error}; make room, and try again") from error
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+    return final

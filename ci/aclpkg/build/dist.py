@@ -1,0 +1,101 @@
+"""What ci/build.sh leaves in dist/: the channel, and prefixes installed from it."""
+
+import asyncio
+import json
+import shutil
+import urllib.request
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from rattler import Channel
+from rattler.index import index_fs
+
+from ..base import environment
+from ..base.files import holding_lock
+from ..base.messages import CiError, log
+from ..base.paths import DIST
+from ..inputs import bootstrap, emulator
+from . import packages
+
+CHANNEL = DIST / "channel"
+UPSTREAM = DIST / "upstream.json"
+
+
+def upstream_channels(given: list[str]) -> list[str]:
+    """The channels with everything that is not ours.
+
+    The given ones; without any, conda-forge where it is reached, and our bootstrap
+    channel elsewhere, or where "bootstrap" is given.
+    """
+    if not given:
+        given = ["conda-forge"] if _is_reached("conda-forge") else ["bootstrap"]
+        log(f"compilers, Python and PyTorch come from: {given[0]}")
+    return [bootstrap.channel().as_uri()] if given == ["bootstrap"] else given
+
+
+def _is_reached(channel: str) -> bool:
+    address = f"{Channel(channel).base_url.rstrip('/')}/noarch/repodata.json.zst"
+    try:
+        with urllib.request.urlopen(urllib.request.Request(address, method="HEAD"), timeout=10):
+            return True
+    except OSError:
+        return False
+
+
+def upstream_of_built_channel() -> list[str]:
+    """The channels that dist/channel was built with."""
+    return json.loads(UPSTREAM.read_text())
+
+
+def build_channel(upstream: list[str], profile: str, version: str, channel: Path = CHANNEL) -> Path:
+    """Builds all packages of a profile into the folder `channel`, which is replaced when all are there."""
+    partial, old = (channel.with_name(f"{channel.name}.{what}") for what in ("partial", "old"))
+    try:
+        DIST.mkdir(parents=True, exist_ok=True)
+        with holding_lock(DIST / ".lock"):
+            try:
+                _fill_channel(partial, upstream, profile, version)
+                UPSTREAM.write_text(json.dumps(upstream))
+                _link_bootstrap(upstream)
+                shutil.rmtree(old, ignore_errors=True)
+                if channel.exists():
+                    channel.rename(old)
+                partial.rename(channel)
+                shutil.rmtree(old, ignore_errors=True)
+            finally:
+                shutil.rmtree(partial, ignore_errors=True)
+    except OSError as error:
+        raise CiError(
+            f"{channel} cannot be made: {error}; make room, or set ACL_QLINEAR_DIST to a folder that can be written to"
+        ) from error
+    return channel
+
+
+def _link_bootstrap(upstream: list[str]) -> None:
+    """Points dist/bootstrap to the folder that is our upstream channel; env/lock's files lead through it."""
+    link = DIST / "bootstrap"
+    link.unlink(missing_ok=True)
+    for address in upstream:
+        if address.startswith("file:"):
+            link.symlink_to(unquote(urlsplit(address).path))
+            return
+
+
+def _fill_channel(channel: Path, upstream: list[str], profile: str, version: str) -> None:
+    shutil.rmtree(channel, ignore_errors=True)
+    for subdir in ("noarch", environment.PLATFORM):
+        (channel / subdir).mkdir(parents=True)
+    asyncio.run(index_fs(channel))
+    for name in ("acl-microarch", "arm-compute-library", "acl-qlinear"):
+        packages.build_packages(name, channel, upstream, profile=profile, acl_version=version)
+        asyncio.run(index_fs(channel))
+
+
+def install(microarchitecture: str, torch: str, upstream: list[str], extra: list[str]) -> Path:
+    """A fresh prefix with acl-qlinear for a microarchitecture and a PyTorch minor."""
+    target = DIST / "prefix" / f"{microarchitecture}-pytorch{torch}"
+    cpu = emulator.CPUS[microarchitecture][0].replace("-", "_")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    specs = ["acl-qlinear", f"pytorch {torch}.*", "python 3.11.*", *extra]
+    environment.create(target, [CHANNEL.as_uri(), *upstream], specs, cpu)
+    return target

@@ -1,0 +1,120 @@
+"""What a package or an image consists of, as CycloneDX 1.6; of a package beside it, in PACKAGE.cdx.json."""
+
+import uuid
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from cyclonedx.model import ExternalReference, ExternalReferenceType, HashAlgorithm, HashType, Property, XsUri
+from cyclonedx.model.bom import Bom, BomMetaData
+from cyclonedx.model.component import Component, ComponentScope, ComponentType
+from cyclonedx.model.dependency import Dependency
+from cyclonedx.model.license import LicenseExpression
+from cyclonedx.output.json import JsonV1Dot6
+from packageurl import PackageURL
+
+from ..base.hashes import sha256
+
+SUFFIX = ".cdx.json"
+# What ACL's source has of others' in it, and compiles into the library.
+BUNDLED = {"arm-compute-library": [("half", "MIT")]}
+
+
+def purl(record: dict[str, Any]) -> PackageURL:
+    qualifiers = {"build": record["build"], "subdir": record["subdir"], "type": "conda"}
+    return PackageURL("conda", None, record["name"], str(record["version"]), qualifiers)
+
+
+def _component(record: dict[str, Any], digest: str | None, scope: ComponentScope | None, **more: Any) -> Component:
+    own = purl(record)
+    licence = record.get("license")
+    return Component(
+        name=record["name"],
+        version=str(record["version"]),
+        type=ComponentType.LIBRARY,
+        bom_ref=str(own),
+        purl=own,
+        scope=scope,
+        hashes=[HashType(alg=HashAlgorithm.SHA_256, content=digest)] if digest else [],
+        licenses=[LicenseExpression(licence)] if licence else [],
+        **more,
+    )
+
+
+def package_sbom(package: Path, index: dict[str, Any], recipe: dict[str, Any]) -> str:
+    """The package, what is compiled into it, what it needs (required), and what it was built with (excluded)."""
+    digest = sha256(package)
+    bom = Bom(
+        serial_number=uuid.uuid5(uuid.NAMESPACE_URL, f"pkg:sha256:{digest}"),
+        metadata=BomMetaData(
+            timestamp=datetime.fromtimestamp(index["timestamp"] / 1000, UTC),
+            component=_component(index, digest, None),
+        ),
+    )
+    root = bom.metadata.component
+    assert root
+    sources = [_source(source, index) for source in recipe.get("finalized_sources", []) if "url" in source]
+    bundled = [
+        Component(
+            name=name,
+            type=ComponentType.LIBRARY,
+            bom_ref=f"bundled:{name}",
+            licenses=[LicenseExpression(licence)],
+        )
+        for name, licence in BUNDLED.get(index["name"], [])
+    ]
+    needed = {depend.split()[0] for depend in index["depends"]}
+    found: dict[str, Component] = {}
+    for part, records in resolved(recipe).items():
+        for record in records:
+            required = part == "host" and record["name"] in needed
+            scope = ComponentScope.REQUIRED if required else ComponentScope.EXCLUDED
+            component = _component(record, record["sha256"], scope, properties=[Property(name="conda:env", value=part)])
+            found.setdefault(str(component.purl), component)
+    components = [*sources, *bundled, *found.values()]
+    bom.components.update(components)
+    used = [Dependency(part.bom_ref) for part in components if part.scope != ComponentScope.EXCLUDED]
+    bom.dependencies.add(Dependency(root.bom_ref, used))
+    return JsonV1Dot6(bom).output_as_string(indent=2) + "\n"
+
+
+def image_sbom(name: str, version: str, epoch: int, packages: list[dict[str, Any]], debs: list[Path]) -> str:
+    """The SBOM of an image: conda packages, as conda-meta/ has them, and Debian's."""
+    root = Component(name=name, version=version, type=ComponentType.CONTAINER, bom_ref=name)
+    components = [_component(record, record["sha256"], ComponentScope.REQUIRED) for record in packages]
+    for deb in debs:
+        package, number, arch = deb.name.removesuffix(".deb").replace("%3a", ":").split("_")
+        own = PackageURL("deb", "debian", package, number, {"arch": arch})
+        digest = HashType(alg=HashAlgorithm.SHA_256, content=sha256(deb))
+        components.append(
+            Component(
+                name=package, version=number, type=ComponentType.LIBRARY, bom_ref=str(own), purl=own, hashes=[digest]
+            )
+        )
+    content = "".join(sorted(str(component.bom_ref) for component in components))
+    bom = Bom(
+        serial_number=uuid.uuid5(uuid.NAMESPACE_URL, content),
+        metadata=BomMetaData(timestamp=datetime.fromtimestamp(epoch, UTC), component=root),
+    )
+    bom.components.update(components)
+    bom.dependencies.add(Dependency(root.bom_ref, [Dependency(part.bom_ref) for part in components]))
+    return JsonV1Dot6(bom).output_as_string(indent=2) + "\n"
+
+
+def _source(source: dict[str, Any], index: dict[str, Any]) -> Component:
+    return Component(
+        name=f"{index['name']}-source",
+        version=index["version"],
+        type=ComponentType.FILE,
+        bom_ref=f"source:{source['sha256']}",
+        hashes=[HashType(alg=HashAlgorithm.SHA_256, content=source["sha256"])],
+        external_references=[
+            ExternalReference(type=ExternalReferenceType.SOURCE_DISTRIBUTION, url=XsUri(source["url"]))
+        ],
+    )
+
+
+def resolved(recipe: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """The packages in the environments that a package was built in: build, and host."""
+    dependencies = recipe["finalized_dependencies"]
+    return {part: (dependencies.get(part) or {}).get("resolved", []) for part in ("build", "host")}

@@ -1,0 +1,83 @@
+"""The oldest C library and C++ runtime that the binaries in a package run with, from the symbols they use."""
+
+from pathlib import Path
+
+from elftools.elf.elffile import ELFFile
+from elftools.elf.gnuversions import GNUVerNeedSection
+
+from ..base.messages import CiError
+
+# The GCC whose libstdc++ first had GLIBCXX_3.4.N (GCC's manual of the C++ library, "ABI policy").
+GLIBCXX = {
+    21: 5,
+    22: 6,
+    23: 7,
+    24: 7,
+    25: 8,
+    26: 9,
+    27: 9,
+    28: 10,
+    29: 11,
+    30: 12,
+    31: 13,
+    32: 13,
+    33: 14,
+    34: 15,
+}
+# What a client knows of each kind of symbol version.
+PROVIDERS = {"GLIBC": "__glibc", "GLIBCXX": "libstdcxx", "GCC": "libgcc"}
+
+
+def required_versions(root: Path) -> dict[str, str]:
+    """The lowest version of __glibc, libstdcxx and libgcc that have the symbols that binaries below `root` use.
+
+    Raises CiError for a version of libstdc++'s symbols that no GCC is known for.
+    """
+    used: dict[str, set[tuple[int, ...]]] = {}
+    for file in sorted(root.rglob("*.so*")):
+        if file.is_file() and not file.is_symlink():
+            for name in _symbol_versions(file):
+                kind, _, version = name.partition("_")
+                if kind in PROVIDERS and version.replace(".", "").isdigit():
+                    used.setdefault(PROVIDERS[kind], set()).add(tuple(map(int, version.split("."))))
+    floors = {name: max(versions) for name, versions in used.items()}
+    if "libstdcxx" in floors:
+        newest = floors["libstdcxx"][-1]
+        if newest not in GLIBCXX:
+            known = f"3.4.{min(GLIBCXX)} to 3.4.{max(GLIBCXX)}"
+            raise CiError(f"GLIBCXX_3.4.{newest} is used, expected {known}: add it to ci/aclpkg/build/symbol_floors.py")
+        floors["libstdcxx"] = (GLIBCXX[newest],)
+    return {name: ".".join(map(str, floor)) for name, floor in floors.items()}
+
+
+def _symbol_versions(file: Path) -> set[str]:
+    with file.open("rb") as content:
+        section = ELFFile(content).get_section_by_name(".gnu.version_r")
+        if not isinstance(section, GNUVerNeedSection):
+            return set()
+        return {version.name for _, versions in section.iter_versions() for version in versions}
+
+
+def depends_with_floors(depends: list[str], root: Path, package: str) -> list[str]:
+    """A package's dependencies, with the floors that its recipe promises replaced by those that it needs.
+
+    Raises CiError where the binaries need more than is promised.
+    """
+    needed = required_versions(root)
+    result = []
+    for depend in depends:
+        name, _, promised = depend.partition(" >=")
+        floor = needed.get(name)
+        if promised and floor:
+            if _numbers(floor) > _numbers(promised.split(",")[0]):
+                raise CiError(
+                    f"{package} needs {name} {floor}, and its recipe promises to run with {promised}: build with an "
+                    "older sysroot or compiler, or raise the promise in recipe/variants.yaml"
+                )
+            depend = ",".join([f"{name} >={floor}", *promised.split(",")[1:]])
+        result.append(depend)
+    return result
+
+
+def _numbers(version: str) -> list[int]:
+    return [int(part) for part in version.split(".")]

@@ -1,0 +1,58 @@
+"""Builds both packages into dist/channel, installs them and prints the table.
+
+Builds Arm Compute Library for both microarchitectures and acl-qlinear for every pinned
+PyTorch, leaves a conda channel in dist/channel, installs acl-qlinear from it into a prefix
+per microarchitecture, and prints a table of errors and speed.
+
+What is missing on the machine is installed with apt, as root; elsewhere it is named.
+"""
+
+import json
+
+from ..base.messages import log
+from ..base.paths import DIST
+from ..base.pins import TORCH, VARIANTS
+from ..base.processes import run_command
+from ..build import dist, recipes
+from ..inputs import emulator
+from ..measure import bench
+from . import argument_parser
+
+# On what kinds of layers the tables compare.
+SHOWN_KINDS = ("u8 tensor", "s8 tensor", "u8 channel", "dynamic channel")
+
+
+def main() -> None:
+    parser = argument_parser("build.sh", __doc__)
+    parser.add_argument(
+        "--channel",
+        action="append",
+        default=[],
+        metavar="URL",
+        help="take compilers, Python and PyTorch from this conda channel; may be repeated; 'bootstrap' is one made "
+        "of Debian's packages and PyPI's wheels (default: conda-forge where it is reached, else bootstrap)",
+    )
+    parser.add_argument("--profile", choices=VARIANTS["profile"], default="qlinear", help="how much of ACL to build")
+    parser.add_argument("--no-table", action="store_true", help="stop when the channel is there")
+    options = parser.parse_args()
+
+    upstream = dist.upstream_channels(options.channel)
+    dist.build_channel(upstream, options.profile, recipes.acl_version())
+    log(f"channel: {dist.CHANNEL}")
+    if options.no_table:
+        return
+    kinds = [word for kind in SHOWN_KINDS for word in ("--kind", kind)]
+    reports = []
+    for microarchitecture in bench.measured_here():
+        log(f"installing and measuring acl-qlinear for {microarchitecture}")
+        home = dist.install(microarchitecture, TORCH, upstream, [])
+        cpus = ["this machine"] if emulator.NATIVE else emulator.CPUS[microarchitecture]
+        for cpu in cpus:
+            report, printed = bench.run_bench(home, cpu, *kinds)
+            reports.append(report)
+            print(f"\n{printed}", end="", flush=True)
+    (DIST / "bench.json").write_text(json.dumps(reports, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,41 @@
+"""Shows which functions a layer's call spends its instructions and cycles in.
+
+Counts, under emulation, the instructions and modelled Neoverse V1 cycles of one call of a
+linear layer by function: ci/hotspots.sh 8x768x768 "u8 channel". Needs the channel of ci/build.sh.
+"""
+
+from rich.console import Console
+
+from ..base.messages import CiError
+from ..base.pins import TORCH, VARIANTS
+from ..base.processes import run_command
+from ..build import dist
+from ..inputs import emulator
+from ..measure import hotspots
+from . import argument_parser
+
+
+def main() -> None:
+    parser = argument_parser("hotspots.sh", __doc__)
+    parser.add_argument("shape", metavar="MxKxN")
+    parser.add_argument("kind", metavar="KIND", help='"u8 channel", "dynamic tensor", ...')
+    parser.add_argument(
+        "--engine",
+        choices=("acl", "torch", "fp32"),
+        default="acl",
+        help="ours (acl, the default), PyTorch's int8 layer or its fp32 one",
+    )
+    parser.add_argument("--microarchitecture", choices=VARIANTS["microarchitecture"], default="neoverse_v1")
+    parser.add_argument("--cpu", default="neoverse-v1", help="the CPU to emulate (default: neoverse-v1)")
+    parser.add_argument("--rows", type=int, default=25, metavar="N", help="how many functions to show (default: 25)")
+    options = parser.parse_args()
+    if emulator.NATIVE:
+        raise CiError("this counts under emulation; on AArch64, use perf")
+    home = dist.install(options.microarchitecture, TORCH, dist.upstream_of_built_channel(), [])
+    costs = hotspots.count_by_function(home, options.cpu, options.shape, options.kind, options.engine)
+    title = f"{options.shape} {options.kind}, {options.engine}, {options.microarchitecture} on {options.cpu}"
+    Console(width=100, highlight=False).print(hotspots.costs_table(costs, title, options.rows))
+
+
+if __name__ == "__main__":
+    run_command(main)

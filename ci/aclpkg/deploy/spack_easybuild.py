@@ -1,0 +1,86 @@
+"""Spack's and EasyBuild's descriptions of both packages, from the pins of the recipes.
+
+env/spack/spack_repo/acl_qlinear/    a Spack package repository (API v2)
+env/easybuild/*.eb                   easyconfigs for foss-2024a
+"""
+
+import shutil
+from string import Template
+
+import archspec.cpu
+import yaml
+
+from ..base.paths import ROOT
+from ..base.pins import VARIANTS, rows
+
+# EasyBuild's PyTorch of each minor in foss-2024a.
+EASYBUILD_TORCH = {"2.6": "2.6.0", "2.9": "2.9.1"}
+
+
+def _quoted(words: list[str]) -> str:
+    return ", ".join(f'"{word}"' for word in words)
+
+
+def facts() -> dict[str, str]:
+    """What the templates need of the pins."""
+    version, source, sha256 = rows("acl_version", "acl_source", "acl_sha256")[0]
+    recipes = {
+        name: yaml.safe_load((ROOT / f"recipe/{name}/recipe.yaml").read_text())
+        for name in ("arm-compute-library", "acl-qlinear")
+    }
+    return {
+        "version": version,
+        "acl_version": version,
+        "sha256": sha256,
+        "file": source.rsplit("/", 1)[1],
+        "where": "of " + source.split(":")[1].split("/")[0].capitalize() + ", Debian's release",
+        "own_version": recipes["acl-qlinear"]["context"]["version"],
+        "homepage": recipes["arm-compute-library"]["about"]["homepage"],
+    }
+
+
+def descriptions() -> dict[str, str]:
+    """The text of each file, by its path in env/."""
+    known = facts()
+    targets = [name for name in VARIANTS["neoverse_v1_cpu"] if name in archspec.cpu.TARGETS]
+    spack = {
+        **known,
+        "profiles": _quoted(VARIANTS["profile"]),
+        "variants": _quoted(VARIANTS["acl_variant"]),
+        "v1_targets": _quoted([f"target={name}:" for name in targets]),
+        "source": f"file:///path/to/{known['file']}",
+        "torch": ",".join(f"{minor}.0:{minor}" for minor in VARIANTS["pytorch"]),
+    }
+    home = "spack/spack_repo/acl_qlinear"
+    found = {f"{home}/repo.yaml": "# Written by ci/spack-easybuild.sh.\nrepo:\n  namespace: acl_qlinear\n  api: v2.0\n"}
+    for name in ("arm_compute_library", "acl_qlinear"):
+        own = {**spack, "version": known["own_version"]} if name == "acl_qlinear" else spack
+        found[f"{home}/packages/{name}/package.py"] = _fill(f"spack/{name}.py.in", own)
+    for variant in VARIANTS["acl_variant"]:
+        suffix = "" if variant == VARIANTS["acl_variant"][0] else f"-{variant}"
+        own = {**known, "variant": variant, "suffix": suffix}
+        found[f"easybuild/arm-compute-library-{known['version']}-GCCcore-13.3.0{suffix}.eb"] = _fill(
+            "easybuild/arm-compute-library.eb.in", own
+        )
+        for minor in VARIANTS["pytorch"]:
+            torch = EASYBUILD_TORCH[minor]
+            name = f"acl-qlinear-{known['own_version']}-foss-2024a-PyTorch-{torch}{suffix}.eb"
+            found[f"easybuild/{name}"] = _fill("easybuild/acl-qlinear.eb.in", {**own, "torch": torch})
+    return found
+
+
+def _fill(template: str, values: dict[str, str]) -> str:
+    return Template((ROOT / "env" / template).read_text()).substitute(values)
+
+
+def write_descriptions() -> int:
+    """Replaces what is in env/spack and env/easybuild, but for the templates; the number of files."""
+    shutil.rmtree(ROOT / "env/spack/spack_repo", ignore_errors=True)
+    for old in (ROOT / "env/easybuild").glob("*.eb"):
+        old.unlink()
+    texts = descriptions()
+    for path, text in texts.items():
+        file = ROOT / "env" / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    return len(texts)

@@ -1,0 +1,289 @@
+"""A local conda channel with what the recipes need, for machines that do not reach conda-forge.
+
+Its packages have conda-forge's names, so the recipes are the same; what is in
+them is listed in ci/bootstrap.yaml.
+"""
+
+import asyncio
+import itertools
+import os
+import platform
+import re
+import shutil
+import sys
+import zipfile
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+import yaml
+from rattler.index import index_fs
+from rattler_build import assemble_package
+
+from ..base.cache import cached_dir
+from ..base.hashes import tree_hash
+from ..base.messages import CiError, log
+from ..base.paths import ROOT
+from ..base.pins import EPOCH
+from ..base.processes import run
+from . import debian
+
+BOOTSTRAP = yaml.safe_load((ROOT / "ci/bootstrap.yaml").read_text())
+BUILD_ARCH = platform.machine()
+DEB_ARCH = {"x86_64": "amd64", "aarch64": "arm64"}
+SUBDIR = {"x86_64": "linux-64", "aarch64": "linux-aarch64"}
+TRIPLET = "aarch64-conda-linux-gnu"
+SITE_PACKAGES = "lib/python3.11/site-packages"
+
+
+def channel() -> Path:
+    """The channel's folder, made when its contents are not in the cache."""
+    debs = {
+        (spec["name"], arch): debian.packages(spec["suite"], DEB_ARCH[arch], _names(spec, arch))
+        for spec in BOOTSTRAP["debian"]
+        for arch in _architectures(spec["kind"])
+    }
+    inputs = {
+        "contents": [BOOTSTRAP["debian"], BOOTSTRAP["wheels"], tree_hash(Path(__file__))],
+        "epoch": EPOCH,
+        "debs": sorted(str(deb) for files in debs.values() for deb in files),
+        "machine": BUILD_ARCH,
+    }
+    return cached_dir("bootstrap-channel", inputs, lambda target: _make(target, debs))
+
+
+def _names(spec: dict, arch: str) -> list[str]:
+    names = spec["packages"]
+    return names[arch] if isinstance(names, dict) else names
+
+
+def _architectures(kind: str) -> list[str]:
+    """The architectures of the files in a package of this kind."""
+    return sorted({"tool": {BUILD_ARCH}, "both": {BUILD_ARCH, "aarch64"}}.get(kind, {"aarch64"}))
+
+
+def _make(target: Path, debs: dict[tuple[str, str], list[Path]]) -> None:
+    total = len(debs) + len(BOOTSTRAP["wheels"])
+    number = itertools.count(1)
+    work = target / "work"
+    specs = {spec["name"]: spec for spec in BOOTSTRAP["debian"]}
+    for (name, arch), files in debs.items():
+        log(f"bootstrap channel {next(number)}/{total}: {name} ({arch})")
+        _debian_package(target, work, specs[name], arch, files)
+        shutil.rmtree(work)
+    for wheel in BOOTSTRAP["wheels"]:
+        log(f"bootstrap channel {next(number)}/{total}: {wheel['name']} {wheel['version']}")
+        _wheel_package(target, work, wheel)
+        shutil.rmtree(work)
+    asyncio.run(index_fs(target))
+
+
+def _assemble(target: Path, files: Path, name: str, version: str, subdir: str, depends: list[str]) -> None:
+    noarch: Literal["python", "generic"] = "python" if (files / "site-packages").is_dir() else "generic"
+    (target / subdir).mkdir(exist_ok=True)
+    # Whatever the umask is.
+    for file in files.rglob("*"):
+        if file.is_file() and not file.is_symlink():
+            file.chmod(0o755 if file.stat().st_mode & 0o100 else 0o644)
+    assemble_package(
+        name=name,
+        version=version,
+        target_platform=subdir,
+        # By content: clients' caches go by file name, and two builds may run at once.
+        build_string=f"bootstrap_{tree_hash(files)[:8]}",
+        output_dir=target / subdir,
+        files_dir=files,
+        depends=depends,
+        noarch=noarch if subdir == "noarch" else None,
+        summary=f"{name}, repackaged for machines that do not reach conda-forge",
+        # Read a few times on the machine that wrote it: speed counts, size does not.
+        compression_level=1,
+        # Neither the time nor the number of processors changes a byte.
+        timestamp=datetime.fromtimestamp(EPOCH, UTC),
+        compression_threads=2,
+    )
+
+
+# Debian's packages
+
+
+def _debian_package(target: Path, work: Path, spec: dict, arch: str, debs: list[Path]) -> None:
+    root, files, name = work / "root", work / "files", spec["name"]
+    files.mkdir(parents=True)
+    debian.unpack(debs, root)
+    main = next(deb.name for deb in debs if deb.name.startswith(spec.get("version_of", name)))
+    version = re.match(r"[0-9.]+[0-9]", main.split("_")[1].split("%3a")[-1])
+    assert version, main
+    {
+        "python": _python,
+        "libstdcxx": _libraries,
+        "libgcc": _libraries,
+        "gxx_linux-aarch64": _compiler,
+        "ccache": _ccache,
+        "sysroot_linux-aarch64": _sysroot,
+    }[name](root, files)
+    subdir = "noarch" if spec["kind"] == "noarch" else SUBDIR[arch]
+    _assemble(target, files, name, version[0], subdir, spec.get("depends", []))
+
+
+def _copy_libraries(root: Path, lib: Path) -> None:
+    """Copies the shared libraries of an unpacked package, from any of Debian's folders for them."""
+    lib.mkdir(parents=True, exist_ok=True)
+    for home in ("lib", "usr/lib"):
+        for library in (root / home).glob("*-linux-gnu/*.so*"):
+            shutil.copy(library, lib / library.name, follow_symlinks=False)
+    # A link that leads out of its folder, made whole.
+    for link in [p for p in lib.iterdir() if p.is_symlink() and "/" in str(p.readlink())]:
+        name = link.readlink().name
+        link.unlink()
+        link.symlink_to(name)
+
+
+def _is_program_for(file: Path, arch: str) -> bool:
+    """Whether a file is an ELF program or shared library for `arch`."""
+    if file.is_symlink() or not file.is_file():
+        return False
+    with file.open("rb") as start:
+        header = start.read(20)
+    machine = {"x86_64": 62, "aarch64": 183}[arch]
+    return header[:4] == b"\x7fELF" and header[16] in (2, 3) and header[18] == machine
+
+
+def _set_rpath(files: list[Path], lib: Path) -> None:
+    """Makes programs and libraries find their libraries in `lib`, wherever all of it is moved.
+
+    With RPATH, as conda-forge does: a program's also serves the libraries that it
+    loads, so wheels find libstdc++ in the prefix.
+    """
+    for file in files:
+        rpath = f"$ORIGIN/{os.path.relpath(lib, file.parent)}"
+        run(["patchelf", "--force-rpath", "--set-rpath", rpath, file])
+
+
+def _real(home: Path) -> list[Path]:
+    return [file for file in home.iterdir() if not file.is_symlink()]
+
+
+def _python(root: Path, files: Path) -> None:
+    shutil.copytree(root / "usr/lib/python3.11", files / "lib/python3.11", symlinks=True)
+    for link in [p for p in (files / "lib/python3.11").rglob("*") if p.is_symlink() and not p.exists()]:
+        link.unlink()
+    (files / "bin").mkdir()
+    shutil.copy(root / "usr/bin/python3.11", files / "bin/python3.11")
+    for name in ("python", "python3"):
+        (files / "bin" / name).symlink_to("python3.11")
+    _copy_libraries(root, files / "lib")
+    libraries = [*files.glob("lib/*.so*"), *files.glob("lib/python3.11/lib-dynload/*.so")]
+    own = [files / "bin/python3.11", *(file for file in libraries if not file.is_symlink())]
+    _set_rpath(own, files / "lib")
+    # Debian looks in dist-packages where everybody else looks in site-packages.
+    (files / SITE_PACKAGES).mkdir(exist_ok=True)
+    (files / SITE_PACKAGES / "README.txt").write_text("Packages are installed here.\n")
+    (files / "lib/python3").mkdir(exist_ok=True)
+    (files / "lib/python3/dist-packages").symlink_to("../python3.11/site-packages")
+
+
+def _libraries(root: Path, files: Path) -> None:
+    _copy_libraries(root, files / "lib")
+
+
+def _ccache(root: Path, files: Path) -> None:
+    (files / "bin").mkdir()
+    shutil.copy(root / "usr/bin/ccache", files / "bin/ccache")
+    _copy_libraries(root, files / "lib/ccache-libraries")
+    _set_rpath([files / "bin/ccache", *_real(files / "lib/ccache-libraries")], files / "lib/ccache-libraries")
+
+
+def _sysroot(root: Path, files: Path) -> None:
+    shutil.copytree(root, files / TRIPLET / "sysroot", symlinks=True)
+    shutil.rmtree(files / TRIPLET / "sysroot/usr/share", ignore_errors=True)
+
+
+def _compiler(root: Path, files: Path) -> None:
+    """Debian's GCC 12, which finds its parts relative to itself, behind conda's names."""
+    for name in ("bin", "lib", "aarch64-linux-gnu", "include"):
+        if (root / "usr" / name).is_dir():
+            shutil.copytree(root / "usr" / name, files / name, symlinks=True)
+    host_libraries = files / "lib/gxx-libraries"
+    _copy_libraries(root, host_libraries)
+    # The compiler's parts; not the libraries that it links into programs for AArch64.
+    homes = [files / home for home in ("bin", "lib/gcc-cross", "lib/gcc", "aarch64-linux-gnu/bin")]
+    parts = [file for home in homes for file in home.rglob("*") if not file.name.startswith("libstdc++")]
+    parts += _real(host_libraries)
+    _set_rpath([file for file in parts if _is_program_for(file, BUILD_ARCH)], host_libraries)
+    for tool in ("gcc", "g++", "cpp", "gcc-ar", "gcc-nm", "gcc-ranlib"):
+        (files / "bin" / f"{TRIPLET}-{tool}").symlink_to(f"aarch64-linux-gnu-{tool}-12")
+    for tool in ("ar", "as", "ld", "nm", "objcopy", "objdump", "ranlib", "readelf", "strip"):
+        (files / "bin" / f"{TRIPLET}-{tool}").symlink_to(f"aarch64-linux-gnu-{tool}")
+    activate = files / "etc/conda/activate.d/gxx_linux-aarch64.sh"
+    activate.parent.mkdir(parents=True)
+    cross = "" if BUILD_ARCH == "aarch64" else " -DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=aarch64"
+    activate.write_text(
+        f"""\
+# What conda-forge's compiler packages set, as far as our recipes use it.
+_gxx_prefix=${{BUILD_PREFIX:-$CONDA_PREFIX}}
+export CONDA_BUILD_SYSROOT="$_gxx_prefix/{TRIPLET}/sysroot"
+export CC="$_gxx_prefix/bin/{TRIPLET}-gcc" CXX="$_gxx_prefix/bin/{TRIPLET}-g++"
+export AR="$_gxx_prefix/bin/{TRIPLET}-ar" STRIP="$_gxx_prefix/bin/{TRIPLET}-strip"
+export CFLAGS="--sysroot=$CONDA_BUILD_SYSROOT -O3 -pipe -fPIC -fstack-protector-strong"
+export CXXFLAGS="$CFLAGS"
+export LDFLAGS="--sysroot=$CONDA_BUILD_SYSROOT -Wl,--allow-shlib-undefined -Wl,-z,relro,-z,now -Wl,-z,noexecstack"
+export CMAKE_ARGS="-DCMAKE_SYSROOT=$CONDA_BUILD_SYSROOT -DCMAKE_AR=$AR -DCMAKE_STRIP=$STRIP{cross}"
+unset _gxx_prefix
+"""
+    )
+
+
+# PyPI's wheels
+
+
+def _wheel_package(target: Path, work: Path, wheel: dict) -> None:
+    arch = {"target": "aarch64", "tool": BUILD_ARCH, "noarch": "any"}[wheel["kind"]]
+    path = _download(wheel, arch)
+    files = work / "files"
+    site_packages = files / ("site-packages" if wheel["kind"] == "noarch" else SITE_PACKAGES)
+    with zipfile.ZipFile(path) as archive:
+        archive.extractall(site_packages)
+    _executables(wheel["name"], files, site_packages)
+    subdir = "noarch" if arch == "any" else SUBDIR[arch]
+    depends = ["python 3.11.*" if subdir != "noarch" else "python", *wheel.get("depends", [])]
+    _assemble(target, files, wheel["name"], wheel["version"], subdir, depends)
+
+
+def _executables(name: str, files: Path, site_packages: Path) -> None:
+    """Puts the programs of the three wheels that are programs into bin/."""
+    bin_ = files / "bin"
+    if name == "scons":
+        bin_.mkdir()
+        (bin_ / "scons").write_text("#!/usr/bin/env python3\nfrom SCons.Script import main\nmain()\n")
+    elif name == "cmake":
+        bin_.mkdir()
+        for tool in (site_packages / "cmake/data/bin").iterdir():
+            tool.chmod(0o755)
+            (bin_ / tool.name).symlink_to(os.path.relpath(tool, bin_))
+    elif name == "ninja":
+        scripts = next(site_packages.glob("ninja-*.data/scripts"))
+        shutil.move(scripts, bin_)
+    for program in bin_.glob("*"):
+        if not program.is_symlink():
+            program.chmod(0o755)
+
+
+def _download(wheel: dict, arch: str) -> Path:
+    name, version = wheel.get("wheel", wheel["name"]), wheel["version"]
+    sha256 = wheel["sha256"].get(arch) or wheel["sha256"].get("any")
+    if not sha256:
+        raise CiError(f"ci/bootstrap.yaml has no sha256 of {name} {version} for {arch}")
+    manylinux = [f"{tag}_{arch}" for tag in ("manylinux_2_28", "manylinux_2_17", "manylinux2014")]
+    platforms = [word for tag in (["any"] if arch == "any" else manylinux) for word in ("--platform", tag)]
+
+    def download(target: Path) -> None:
+        requirement = target / "requirement.txt"
+        requirement.write_text(f"{name}=={version} --hash=sha256:{sha256}\n")
+        pip = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--require-hashes"]
+        run([*pip, "--python-version", "3.11", *platforms, "--dest", target, "-r", requirement])
+
+    found = list(cached_dir(f"wheels/{name}", [name, version, sha256], download).glob("*.whl"))
+    if len(found) != 1:
+        raise CiError(f"pip downloaded {len(found)} wheels of {name} {version} for {arch}, expected 1")
+    return found[0]

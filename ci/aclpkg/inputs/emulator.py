@@ -1,0 +1,167 @@
+"""Runs AArch64 programs: as they are on AArch64, under qemu-user elsewhere.
+
+One qemu for everything, built from Debian's source package since Debian's own
+build takes no plugins, with ci/guest_counters.c as its plugin.
+"""
+
+import os
+import platform
+import subprocess
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+from ..base.cache import cached_dir
+from ..base.hashes import tree_hash
+from ..base.messages import log
+from ..base.paths import DIST, ROOT
+from ..base.processes import run
+from . import debian
+from .bootstrap import BOOTSTRAP
+
+NATIVE = platform.machine() == "aarch64"
+CONFIGURE = [
+    "--enable-download",
+    "--target-list=aarch64-linux-user",
+    "--enable-plugins",
+    "--disable-system",
+    "--disable-docs",
+    "--disable-tools",
+    "--without-default-features",
+    "--enable-linux-user",
+    "--disable-install-blobs",
+]
+# The CPUs that builds for a microarchitecture are tried on; the first has little more than they need.
+CPUS = {"armv8_2a": ["neoverse-n1", "neoverse-v1"], "neoverse_v1": ["neoverse-v1"]}
+
+
+@cache
+def _qemu() -> Path:
+    """The folder with qemu-aarch64 and the header for plugins."""
+    source = debian.source(BOOTSTRAP["sources"]["suite"], "qemu")
+
+    def build(target: Path) -> None:
+        log("building qemu-aarch64 with plugins (about 3 minutes)")
+        tree = target / "source"
+        tree.mkdir()
+        run(["tar", "-xf", source, "-C", tree, "--strip-components=1"])
+        (tree / "build").mkdir()
+        build_log = target / "build.log"
+        run(["../configure", *CONFIGURE], build_log, cwd=tree / "build")
+        run(["ninja", "qemu-aarch64"], build_log, cwd=tree / "build")
+        (tree / "build/qemu-aarch64").rename(target / "qemu-aarch64")
+        (tree / "include/qemu/qemu-plugin.h").rename(target / "qemu-plugin.h")
+        run(["rm", "-rf", tree])
+
+    return cached_dir("qemu", [str(source), CONFIGURE], build)
+
+
+@cache
+def _plugin() -> Path:
+    """The counter plugin."""
+    source, qemu = ROOT / "ci/guest_counters.c", _qemu()
+
+    def build(target: Path) -> None:
+        flags = run(["pkg-config", "--cflags", "glib-2.0"]).split()
+        run(
+            [
+                "gcc",
+                "-O2",
+                "-Wall",
+                "-Wextra",
+                "-Werror",
+                "-shared",
+                "-fPIC",
+                *flags,
+                f"-I{qemu}",
+                source,
+                "-o",
+                target / "guest_counters.so",
+            ]
+        )
+
+    return cached_dir("guest-counters", [str(qemu), tree_hash(source)], build) / "guest_counters.so"
+
+
+@cache
+def _root() -> Path:
+    """A folder with the dynamic loader and the C library, for qemu's -L."""
+    spec = BOOTSTRAP["emulated_root"]
+    debs = debian.packages(spec["suite"], "arm64", spec["packages"])
+    return cached_dir("emulated-root", [str(deb) for deb in debs], lambda target: debian.unpack(debs, target))
+
+
+def run_program(
+    prefix: Path,
+    program: Sequence[str | Path],
+    cpu: str,
+    counters: Path | None = None,
+    profile: Path | None = None,
+    root: Path | None = None,
+    **variables: str,
+) -> subprocess.CompletedProcess[str]:
+    """Runs `program`, whose first word is a file of `prefix`'s bin/, in the prefix, and returns what it printed.
+
+    cpu: qemu's name of the CPU to emulate. counters, profile: files for the counter plugin. root: a folder with
+    the loader and the C library to use when emulating.
+    variables: environment variables, besides those of an activated prefix.
+    """
+    plugin = {"out": counters, "profile": profile}
+    arguments = "".join(f",{name}={file}" for name, file in plugin.items() if file)
+    return subprocess.run(
+        list(map(str, _command(prefix, program, cpu, arguments, root))),
+        env={**_environment(prefix, cpu), **variables},
+        capture_output=True,
+        text=True,
+        check=False,
+        # Whatever a program leaves behind goes where it is thrown away.
+        cwd=prefix,
+    )
+
+
+def _command(
+    prefix: Path, program: Sequence[str | Path], cpu: str, plugin_arguments: str, root: Path | None = None
+) -> list[str | Path]:
+    words = [prefix / "bin" / program[0], *program[1:]]
+    if NATIVE:
+        return words
+    plugin = ["-plugin", f"{_plugin()}{plugin_arguments}"] if plugin_arguments else []
+    return [_qemu() / "qemu-aarch64", "-cpu", cpu, "-L", root or _root(), *plugin, *words]
+
+
+def write_python(script: Path, cpu: str) -> None:
+    """Writes a program that runs the Python of the environment in CONDA_PREFIX, on AArch64 or on an emulated `cpu`.
+
+    Emulated, counts.txt in the working directory is the counter plugin's file.
+    """
+    words = _command(Path("$CONDA_PREFIX"), ["python3.11"], cpu, ",out=$PWD/counts.txt")
+    settings = {
+        name: value
+        for name, value in _environment(Path("$CONDA_PREFIX"), cpu).items()
+        if name not in ("PATH", "CONDA_PREFIX", "HOME")
+    }
+    lines = [f'export {name}="${{{name}:-{value}}}"' for name, value in settings.items()]
+    command = " ".join(f'"{word}"' for word in words)
+    script.write_text("\n".join(["#!/bin/sh", *lines, f'exec {command} "$@"', ""]))
+    script.chmod(0o755)
+
+
+def run_in_root(root: Path, program: Sequence[str | Path], cpu: str) -> list[str]:
+    """The command that runs `program`, whose first word is a path in `root`, a folder with a system of its own."""
+    return [str(_qemu() / "qemu-aarch64"), "-cpu", cpu, "-L", str(root), str(root / program[0]), *map(str, program[1:])]
+
+
+def _environment(prefix: Path, cpu: str) -> dict[str, str]:
+    """The environment of an activated prefix, and nothing of this machine's Python."""
+    return {
+        "PATH": f"{prefix}/bin:/usr/bin:/bin",
+        "CONDA_PREFIX": str(prefix),
+        "HOME": os.environ.get("HOME", "/"),
+        "LC_ALL": "C.UTF-8",
+        "OMP_NUM_THREADS": "1",
+        # Threads that wait do so without executing instructions, which would be counted.
+        "OMP_WAIT_POLICY": "passive",
+        # Compiling PyTorch's Python files takes longer than all else in an emulated import.
+        "PYTHONPYCACHEPREFIX": str(DIST / "pycache"),
+        "QEMU_CPU": cpu,
+    }

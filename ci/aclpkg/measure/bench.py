@@ -1,0 +1,132 @@
+"""Everything that is promised about speed and memory, measured, and whether it is kept."""
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import archspec.cpu
+from rich import box
+from rich.table import Table
+
+from ..base.messages import CiError, log
+from ..base.paths import DIST, ROOT
+from ..base.pins import TORCH, VARIANTS
+from ..build import dist
+from ..inputs import emulator
+
+OUTPUT = DIST / "bench"
+BASELINE = ROOT / "tests/cost_baseline.json"
+# On a Neoverse V1, whose cycles are modelled; both builds run there.
+CPU = "neoverse-v1"
+BUILT_FOR_IT = "neoverse_v1"
+PRESETS = ("smoke", "stream", "threads", "memory", "paper")
+# What a case may grow by before it is a regression.
+GROWTH = 1.03
+Report = dict[str, Any]
+
+
+def run_bench(home: Path, cpu: str, *options: str) -> tuple[dict, str]:
+    """What `python -m acl_qlinear.bench` reports and prints in a prefix, on AArch64 or on an emulated `cpu`."""
+    counts, report = home / "counts.txt", home / "bench.json"
+    for file in (counts, report):
+        file.unlink(missing_ok=True)
+    counters = [] if emulator.NATIVE else ["--counters", str(counts)]
+    program = ["python3.11", "-m", "acl_qlinear.bench", *counters, "--json", str(report), *options]
+    done = emulator.run_program(home, program, cpu, counts)
+    if done.returncode:
+        raise CiError(f"acl_qlinear.bench failed in {home} with {done.returncode}:\n{done.stderr[-3000:]}")
+    return json.loads(report.read_text()), done.stdout
+
+
+def measured_here() -> list[str]:
+    """The builds that can be run: all under emulation; on AArch64 those that have what they need."""
+    host = archspec.cpu.host().name
+    able = {"armv8_2a": True, "neoverse_v1": not emulator.NATIVE or host in VARIANTS["neoverse_v1_cpu"]}
+    for microarchitecture in VARIANTS["microarchitecture"]:
+        if not able[microarchitecture]:
+            log(f"not measured: {microarchitecture}, since this CPU is a {host}")
+    return [m for m in VARIANTS["microarchitecture"] if able[m]]
+
+
+def measured_cpu(emulated: str) -> str:
+    """The CPU that `run_bench` runs on."""
+    return "this machine" if emulator.NATIVE else f"emulated {emulated}"
+
+
+def measure_preset(home: Path, microarchitecture: str, preset: str) -> tuple[Report, str]:
+    """A preset's report and table in an installed prefix; JSON and PNG are left in dist/bench."""
+    OUTPUT.mkdir(parents=True, exist_ok=True)
+    log(f"measuring {preset}, {microarchitecture} on {measured_cpu(CPU)}")
+    files = OUTPUT / f"{preset}-{microarchitecture}"
+    options = ["--largest-m", "128"] if preset == "paper" and not emulator.NATIVE else []
+    report, printed = run_bench(home, CPU, "--preset", preset, "--png", f"{files}.png", *options)
+    Path(f"{files}.json").write_text(json.dumps(report, indent=2) + "\n")
+    return report, printed
+
+
+def promises(home: Path, report: Report) -> list[dict[str, Any]]:
+    """What the package in `home` promises about a report's preset, and how it is kept."""
+    program = (
+        "import json, sys; from acl_qlinear.bench import promises\n"
+        "results = promises.results(json.load(open(sys.argv[1])))\n"
+        "print(json.dumps([{**r.__dict__, 'kept': r.kept} for r in results]))"
+    )
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+        json.dump(report, file)
+        file.flush()
+        done = emulator.run_program(home, ["python3.11", "-c", program, file.name], CPU)
+    if done.returncode:
+        raise CiError(f"the promises cannot be read in {home}:\n{done.stderr[-2000:]}")
+    return json.loads(done.stdout)
+
+
+def case_costs(report: Report) -> dict[str, float]:
+    """Our cost of each case of a grid, by name."""
+    measure = report["measure"]
+    return {f"{'×'.join(map(str, c['shape']))} {c['kind']}": round(c["acl"][measure]) for c in report["cases"]}
+
+
+def regressions(kept: dict[str, float], report: Report) -> list[str]:
+    """The cases that cost more than GROWTH times what is kept."""
+    return [
+        f"{case}: {cost:,.0f} {report['measure']}, {kept[case]:,.0f} were kept"
+        for case, cost in case_costs(report).items()
+        if cost > GROWTH * kept[case]
+    ]
+
+
+def package_sizes() -> dict[str, int]:
+    """Bytes of each package in dist/channel, and of the libraries in the prefix of the build measured here."""
+    found = {path.name: path.stat().st_size for path in sorted(dist.CHANNEL.glob("*/*.conda"))}
+    for library in ("lib/libarm_compute.so", "lib/python3.11/site-packages/acl_qlinear/_C.so"):
+        found[library] = (DIST / f"prefix/{BUILT_FOR_IT}-pytorch{TORCH}" / library).stat().st_size
+    return found
+
+
+def new_table(title: str, left: int, *headings: str) -> Table:
+    table = Table(title=title, box=box.SIMPLE_HEAD, padding=0, pad_edge=False, title_justify="left")
+    for number, heading in enumerate(headings):
+        table.add_column(heading, justify="left" if number < left else "right", no_wrap=True)
+    return table
+
+
+def promises_table(kept: list[dict[str, Any]]) -> Table:
+    """What is promised, what was measured, and whether that is kept."""
+    table = new_table("targets and promises: at most", 1, "what", "measured", "target", "reached", "promise", "kept")
+    for row in kept:
+        reached, held = ("yes" if good else "NO" for good in (row["value"] <= row["target"], row["kept"]))
+        table.add_row(row["what"], f"{row['value']:.4f}", f"{row['target']:g}", reached, f"{row['at_most']:g}", held)
+    return table
+
+
+def variants_table(reports: dict[str, Report]) -> Table:
+    """Both builds on the same CPU."""
+    measure = next(iter(reports.values()))["measure"]
+    names = list(reports)
+    table = new_table(f"both builds on {measured_cpu(CPU)}: {measure} per call", 2, "M×K×N", "kind", *names, "ratio")
+    ours = {n: {(tuple(c["shape"]), c["kind"]): c["acl"][measure] for c in reports[n]["cases"]} for n in names}
+    for shape, kind in ours[names[0]]:
+        first, last = (ours[name][shape, kind] for name in names)
+        table.add_row("×".join(map(str, shape)), kind, f"{first:,.6g}", f"{last:,.6g}", f"{last / first:.3f}")
+    return table

@@ -1,0 +1,79 @@
+"""env/spack and env/easybuild: written from the pins; easyconfigs are read and dry-run by EasyBuild."""
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from aclpkg.base import pins
+from aclpkg.base.cache import cached_dir
+from aclpkg.base.hashes import tree_hash
+from aclpkg.base.paths import ROOT
+from aclpkg.base.processes import run
+from aclpkg.deploy import spack_easybuild
+
+REQUIREMENTS = Path(__file__).with_name("easybuild.txt")
+
+SITE_PACKAGES = f"lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packages"
+
+
+def install_easybuild(target: Path) -> None:
+    pip = [sys.executable, "-m", "pip", "install", "-qq", "--no-deps", "--require-hashes", "--ignore-installed"]
+    # Its sources are built with the pinned setuptools, which must be there before.
+    lines = REQUIREMENTS.read_text()
+    tools = re.findall(r"^(?:setuptools|wheel)==(?:.*\\\n)*.*$", lines, re.MULTILINE)
+    (target / "tools.txt").write_text("\n".join(tools) + "\n")
+    run([*pip, "--prefix", target / "tools", "-r", target / "tools.txt"])
+    search = {**os.environ, "PYTHONPATH": str(target / "tools" / SITE_PACKAGES)}
+    run([*pip, "--no-build-isolation", "--prefix", target, "-r", REQUIREMENTS], env=search)
+
+
+def test_files_are_written_from_the_pins() -> None:
+    files = [*(ROOT / "env/spack/spack_repo").rglob("*"), *(ROOT / "env/easybuild").glob("*.eb")]
+    there = {str(file.relative_to(ROOT / "env")): file.read_text() for file in files if file.is_file()}
+    assert there == spack_easybuild.descriptions(), "run ci/spack-easybuild.sh"
+    version, sha256 = pins.rows("acl_version", "acl_sha256")[0]
+    assert sum(version in text and sha256 in text for text in there.values()) == 3
+
+
+def test_spack_packages() -> None:
+    """Spack is neither in Debian nor on PyPI, so it was not run: Python reads them, and all it names is there."""
+    for name, variables in (("arm_compute_library", {"profile", "microarchitecture"}), ("acl_qlinear", set())):
+        text = (ROOT / f"env/spack/spack_repo/acl_qlinear/packages/{name}/package.py").read_text()
+        tree = ast.parse(text)
+        (package,) = [node for node in tree.body if isinstance(node, ast.ClassDef)]
+        assert package.name == name.title().replace("_", "")
+        assert variables <= set(re.findall(r'variant\(\s*"(\w+)"', text))
+        ranges = set(re.findall(r'"target=(.*?)"', text))
+        assert name == "acl_qlinear" or {"neoverse_v1:", "armv8.2a:"} <= ranges
+
+
+def test_easybuild_resolves_them(lmod: Path) -> None:
+    home = cached_dir("easybuild", [tree_hash(REQUIREMENTS), SITE_PACKAGES], install_easybuild)
+    files = sorted((ROOT / "env/easybuild").glob("*.eb"))
+    configs = home / "easybuild/easyconfigs"
+    done = subprocess.run(
+        [home / "bin/eb", "--dry-run", f"--robot={ROOT / 'env/easybuild'}:{configs}", *files],
+        env={
+            "PATH": f"{lmod.parent}:/usr/bin:/bin",
+            "HOME": str(home),
+            "LMOD_CMD": str(lmod),
+            "PYTHONPATH": str(home / SITE_PACKAGES),
+            "EB_PYTHON": sys.executable,
+            "MODULEPATH": "/nonexistent",
+            "EASYBUILD_ALLOW_USE_AS_ROOT_AND_ACCEPT_CONSEQUENCES": "1",
+            "LC_ALL": "C.UTF-8",
+            "COLUMNS": "1000",
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert len(files) == 6
+    for file in files:
+        assert f"{file} (module: " in done.stdout
+    for needed in ("PyTorch-2.6.0-foss-2024a", "PyTorch-2.9.1-foss-2024a", "SCons-4.9.0-GCCcore-13.3.0"):
+        assert f"/{needed}.eb (module: " in done.stdout

@@ -1,0 +1,192 @@
+"""Runs tests/emulated/inside inside the installed prefixes, and what needs a process of its own."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from aclpkg.base.paths import ROOT
+from aclpkg.base.pins import rows
+from aclpkg.inputs import emulator
+
+from ..conftest import MICROARCHITECTURES, TORCHES
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+Installed = Callable[[str, str], Path]
+# test_a_row_depends_on_nothing_but_itself prints a digest of its results.
+DIGESTS: dict[tuple[str, str], str] = {}
+
+
+@pytest.fixture(scope="session")
+def exchange(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder where each prefix leaves models for the others."""
+    return tmp_path_factory.mktemp("exchange")
+
+
+@pytest.fixture
+def run_tests(installed: Installed, run_in: Run, exchange: Path) -> Callable[..., str]:
+    """run_tests(microarchitecture, PyTorch, oneDNN, option…): runs the tests inside a prefix; what pytest printed."""
+
+    def run(microarchitecture: str, torch: str, onednn: str, *options: str) -> str:
+        # Without the settings and the conftest.py of the tests around it.
+        tests = ROOT / "tests/emulated/inside"
+        apart = ["-c", "/dev/null", f"--rootdir={tests}", f"--confcutdir={tests}", "-p", "no:cacheprovider"]
+        program = ["python3.11", "-m", "pytest", "-q", "-s", "--color=no", "--disable-warnings", *apart]
+        done = run_in(
+            installed(microarchitecture, torch),
+            [*program, *options, tests],
+            emulator.CPUS[microarchitecture][0],
+            ONEDNN_PIN=onednn,
+            EXCHANGE=str(exchange),
+            EXCHANGE_AS=f"{microarchitecture}-{torch}.pt",
+            TORCHAO="1" if torch == TORCHES[-1] else "",
+        )
+        print(done.stdout[-4000:], done.stderr[-2000:])
+        assert done.returncode == 0
+        assert re.search(r"^\d+ passed", done.stdout.splitlines()[-1]), "a test was skipped"
+        return done.stdout
+
+    return run
+
+
+PREFIXES = [(m, *row) for row in rows("pytorch", "onednn") for m in MICROARCHITECTURES]
+
+
+@pytest.mark.parametrize(("microarchitecture", "torch", "onednn"), PREFIXES)
+def test_inside_prefix(run_tests: Callable[..., str], microarchitecture: str, torch: str, onednn: str) -> None:
+    printed = run_tests(microarchitecture, torch, onednn)
+    DIGESTS[microarchitecture, torch] = re.findall("digest (.*)", printed)[0]
+
+
+def test_first_prefix_loads_what_all_saved(run_tests: Callable[..., str]) -> None:
+    """The oldest PyTorch and the other build; test_inside_prefix tried the opposite direction."""
+    printed = run_tests(*PREFIXES[0], "-k", "test_saved_models_load_everywhere")
+    assert f"loaded {len(PREFIXES)}" in printed
+
+
+def test_same_bits_on_every_cpu_and_pytorch() -> None:
+    assert len(DIGESTS) == len(MICROARCHITECTURES) * len(TORCHES), "run with test_inside_prefix"
+    assert len(set(DIGESTS.values())) == 1, DIGESTS
+
+
+@pytest.mark.skipif(emulator.NATIVE, reason="needs an emulated CPU that lacks instructions")
+def test_cpu_that_lacks_instructions(installed: Installed, run_in: Run) -> None:
+    done = run_in(installed("neoverse_v1", TORCHES[-1]), ["python3.11", "-c", "import acl_qlinear"], "neoverse-n1")
+    assert done.returncode == 1
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("ImportError: this acl_qlinear was built for neoverse-v1, and this CPU lacks")
+    assert "sve" in last and "i8mm" in last and 'conda install "acl-qlinear=*=*armv8_2a*"' in last
+
+
+@pytest.mark.skipif(emulator.NATIVE, reason="needs an emulated A64FX")
+def test_armv8_2a_on_another_cpu(installed: Installed, run_in: Run) -> None:
+    """An A64FX: 512-bit SVE, no i8mm, so other kernels."""
+    program = ["python3.11", "-m", "acl_qlinear.bench", "--check"]
+    done = run_in(installed("armv8_2a", TORCHES[-1]), program, "a64fx")
+    assert done.returncode == 0 and "results are right" in done.stdout, done.stdout + done.stderr
+
+
+def test_wrong_pytorch(installed: Installed, run_in: Run) -> None:
+    program = "import torch; torch.__version__ = '2.5.1'; import acl_qlinear"
+    done = run_in(installed("armv8_2a", TORCHES[-1]), ["python3.11", "-c", program], emulator.CPUS["armv8_2a"][0])
+    assert done.returncode == 1
+    last = done.stderr.splitlines()[-1]
+    assert f"built for PyTorch {TORCHES[-1]}, and PyTorch 2.5.1 is installed" in last
+
+
+def test_missing_acl(installed: Installed, run_in: Run, tmp_path: Path) -> None:
+    # A copy, since other tests use the prefix at the same time.
+    home = tmp_path / "prefix"
+    shutil.copytree(installed("armv8_2a", TORCHES[-1]), home, symlinks=True, copy_function=os.link)
+    (home / "lib/libarm_compute.so.43").unlink()
+    done = run_in(home, ["python3.11", "-c", "import acl_qlinear"], emulator.CPUS["armv8_2a"][0])
+    last = done.stderr.splitlines()[-1]
+    assert done.returncode == 1 and last.startswith("ImportError") and "libarm_compute.so.43" in last
+    assert "conda install --force-reinstall" in last
+
+
+BOTH_LIBRARIES = """
+import ctypes, glob, sys
+torch_libs = sys.prefix + "/lib/python3.11/site-packages/torch.libs/"
+import torch
+if "global" in sys.argv:
+    # The worst case: each in everybody's scope, the wheel's first.
+    theirs, = glob.glob(torch_libs + "libarm_compute-*.so")
+    ctypes.CDLL(theirs, mode=ctypes.RTLD_GLOBAL)
+    ctypes.CDLL(sys.prefix + "/lib/libarm_compute.so.43", mode=ctypes.RTLD_GLOBAL)
+else:
+    import acl_qlinear
+    from acl_qlinear.bench.cases import make_case, max_error
+    for kind in ("u8 tensor", "s8 tensor"):
+        case = make_case(8, 64, 64, kind)
+        assert max_error(case)[0] <= 1
+        case.call("torch")()
+    names = {line.split()[-1].rsplit("/", 1)[-1] for line in open("/proc/self/maps")}
+    print(*(name for name in names if name.startswith(("libgomp", "libomp", "libiomp"))))
+"""
+
+
+@pytest.mark.parametrize("how", ["as imported", "global"])
+def test_two_arm_compute_libraries_do_not_see_each_other(
+    installed: Installed, run_in: Run, tmp_path: Path, how: str
+) -> None:
+    """What the loader binds ACL's symbols to, for every one of them, as LD_DEBUG reports it."""
+    home = installed("neoverse_v1", TORCHES[-1])
+    done = run_in(
+        home,
+        ["python3.11", "-c", BOTH_LIBRARIES, how],
+        emulator.CPUS["neoverse_v1"][0],
+        LD_BIND_NOW="1",
+        LD_DEBUG="bindings",
+        LD_DEBUG_OUTPUT=str(tmp_path / "bindings"),
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    pattern = re.compile(r"binding file (\S+) \[\d+\] to (\S+) \[\d+\]: \w+ symbol `(\S+)'")
+    bindings = [m.groups() for log in tmp_path.iterdir() for m in pattern.finditer(log.read_text(errors="replace"))]
+    acl = [b for b in bindings if re.search(r"\d(arm_compute|arm_gemm|arm_conv)", b[2])]
+
+    def from_to(file: str, where: str) -> list[str]:
+        return [symbol for source, target, symbol in acl if file in source and where in target]
+
+    ours, theirs = "/libarm_compute.so.43", "torch.libs/libarm_compute-"
+    # Most of ours are bound when it is linked (-Bsymbolic) and leave the loader nothing to look up.
+    assert from_to(theirs, theirs) and any(ours in source for source, _, _ in bindings), "LD_DEBUG reported nothing"
+    assert not from_to(ours, theirs) and not from_to(theirs, ours)
+    if how == "as imported":
+        assert from_to("acl_qlinear/_C.so", ours) and not from_to("acl_qlinear/_C.so", theirs)
+        runtimes = done.stdout.split()
+        assert len(runtimes) == 1 and "libgomp" in runtimes[0], f"OpenMP runtimes in the process: {runtimes}"
+
+
+def test_foreign_arm_compute_in_everybodys_scope_is_refused(installed: Installed, run_in: Run) -> None:
+    program = BOTH_LIBRARIES.split("    ctypes.CDLL(sys.prefix")[0] + "    import acl_qlinear\n"
+    home = installed("neoverse_v1", TORCHES[-1])
+    done = run_in(home, ["python3.11", "-c", program, "global"], emulator.CPUS["neoverse_v1"][0])
+    last = done.stderr.splitlines()[-1]
+    assert done.returncode == 1 and last.startswith("ImportError: acl_qlinear would use "), last
+    assert "RTLD_GLOBAL" in last
+
+
+@pytest.mark.parametrize("microarchitecture", MICROARCHITECTURES)
+def test_example(installed: Installed, run_in: Run, tmp_path: Path, microarchitecture: str) -> None:
+    """examples/bert.py: close to fp32, cheaper than it and than PyTorch's int8, and quick to try."""
+    options = ["--json", tmp_path / "results.json"]
+    counts = None if emulator.NATIVE else tmp_path / "counts"
+    options += ["--counters", counts] if counts else []
+    started = time.monotonic()
+    program = ["python3.11", ROOT / "examples/bert.py", *options]
+    done = run_in(installed(microarchitecture, TORCHES[-1]), program, "neoverse-v1", counts)
+    print(done.stdout, done.stderr[-2000:])
+    assert done.returncode == 0
+    assert time.monotonic() - started < 180
+    results = json.loads((tmp_path / "results.json").read_text())
+    cost = "seconds" if emulator.NATIVE else "modelled V1 cycles"
+    for kind in ("dynamic", "static"):
+        ours, theirs = results[f"acl_qlinear {kind}"], results[f"PyTorch int8 {kind}"]
+        assert ours["cosine"] >= 0.98
+        assert ours[cost] < 0.5 * results["fp32"][cost] and ours[cost] < 0.2 * theirs[cost]

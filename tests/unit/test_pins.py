@@ -1,0 +1,70 @@
+"""Every version is written once, in recipe/variants.yaml, or agrees with it."""
+
+import re
+
+import archspec.cpu
+import pytest
+import tomllib
+import yaml
+from aclpkg.base.paths import ROOT
+from aclpkg.base.pins import VARIANTS, chosen
+from aclpkg.inputs.bootstrap import BOOTSTRAP
+
+# What code for neoverse_v1 uses, by archspec's names.
+NEOVERSE_V1_FEATURES = {"sve", "i8mm", "bf16", "svebf16", "svei8mm", "asimddp", "asimdhp", "fphp", "flagm", "ilrcpc"}
+
+
+def test_acl_rows() -> None:
+    assert len(VARIANTS["acl_version"]) == len(VARIANTS["acl_sha256"]) == len(VARIANTS["acl_source"])
+    for version, source, sha256 in zip(
+        VARIANTS["acl_version"], VARIANTS["acl_source"], VARIANTS["acl_sha256"], strict=True
+    ):
+        assert version in source and re.fullmatch("[0-9a-f]{64}", sha256)
+
+
+def test_extension_version_is_the_recipes() -> None:
+    recipe = yaml.safe_load((ROOT / "recipe/acl-qlinear/recipe.yaml").read_text())
+    project = tomllib.loads((ROOT / "src/pyproject.toml").read_text())
+    assert recipe["context"]["version"] == project["project"]["version"]
+
+
+def test_bootstrap_channel_has_the_pinned_pytorch_minors() -> None:
+    wheels = [w["version"].rsplit(".", 1)[0] for w in BOOTSTRAP["wheels"] if w["name"] == "pytorch"]
+    assert wheels == VARIANTS["pytorch"]
+
+
+def test_every_cpu_that_archspec_knows_to_be_able_gets_neoverse_v1() -> None:
+    known = {name: target for name, target in archspec.cpu.TARGETS.items() if "aarch64" in map(str, target.ancestors)}
+    able = {name for name, target in known.items() if target.features >= NEOVERSE_V1_FEATURES}
+    listed = set(VARIANTS["neoverse_v1_cpu"])
+    # Names that this archspec has not heard of yet may be listed; names of generic levels are nobody's CPU.
+    assert {name for name in able if not name.startswith("armv")} <= listed
+    assert not {name for name in listed & set(known) if name not in able}
+
+
+def test_environment_files_have_the_pinned_versions() -> None:
+    for name in ("build", "use"):
+        text = (ROOT / f"env/conda/{name}.yaml").read_text()
+        dependencies = dict(
+            re.match(r"([\w-]+) ?(.*)", spec).groups()  # type: ignore[union-attr]
+            for spec in yaml.safe_load(text)["dependencies"]
+        )
+        if name == "use":
+            assert dependencies["pytorch"] == f"{VARIANTS['pytorch'][-1]}.*"
+            assert "acl-qlinear" in dependencies
+        else:
+            assert dependencies["gxx_linux-aarch64"] == f"{VARIANTS['cxx_compiler_version'][0]}.*"
+            assert dependencies["sysroot_linux-aarch64"] == f"{VARIANTS['glibc_floor'][0]}.*"
+            assert {"conda-build", "scons", "cmake", "pytest"} <= set(dependencies)
+
+
+def test_unknown_pin_is_an_error() -> None:
+    with pytest.raises(Exception, match=r"acl_version 1\.0 is not in recipe/variants\.yaml, which has 24\.11"):
+        chosen(acl_version="1.0")
+
+
+def test_everything_from_pypi_is_pinned_by_hash() -> None:
+    text = (ROOT / "ci/requirements.txt").read_text()
+    pinned = re.findall(r"^[\w.-]+(?:\[[\w,-]+\])?==\S+(?: ; .*?)? \\\n +--hash=sha256:", text, re.MULTILINE)
+    assert len(pinned) == len(re.findall(r"^[\w.-]+(?:\[[\w,-]+\])?==", text, re.MULTILINE)) > 20
+    assert all(re.fullmatch("[0-9a-f]{64}", sha) for wheel in BOOTSTRAP["wheels"] for sha in wheel["sha256"].values())
