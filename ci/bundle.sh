@@ -2,5 +2,5 @@
 # Makes one archive with a channel that needs no other, for clusters without internet; see --help.
 set -euo pipefail
 # shellcheck source=ci/tools.sh
-NEEDS="ssh-keygen=openssh-client" source "$(dirname "${BASH_SOURCE[0]}")/tools.sh"
+source "$(dirname "${BASH_SOURCE[0]}")/tools.sh"
 exec "$PYTHON" -m aclpkg.commands.bundle "$@"

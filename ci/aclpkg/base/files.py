@@ -34,3 +34,10 @@ def replace_symlink(link: Path, target: Path) -> None:
 def beside(package: Path, suffix: str) -> Path:
     """The file of a package with this suffix."""
     return package.with_name(package.name + suffix)
+
+
+def write_atomically(file: Path, text: str) -> None:
+    """Writes a text file, which other processes see as it was or as it will be."""
+    partial = file.with_name(f".{file.name}.partial")
+    partial.write_text(text)
+    partial.rename(file)

@@ -3,14 +3,14 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
 from .messages import CiError
 
 
-def run(command: list[str | Path], log: Path | None = None, **options: object) -> str:
+def run(command: Sequence[str | Path], log: Path | None = None, **options: object) -> str:
     """Runs a command and returns what it printed.
 
     With `log`, the output goes to that file as it comes. Raises CiError with the

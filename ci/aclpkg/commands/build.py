@@ -13,10 +13,11 @@ from ..base.messages import log
 from ..base.paths import DIST
 from ..base.pins import TORCH, VARIANTS
 from ..base.processes import run_command
+from ..base.programs import require_programs
 from ..build import dist, recipes
 from ..inputs import emulator
 from ..measure import bench
-from . import argument_parser
+from . import add_channel_options, argument_parser
 
 # On what kinds of layers the tables compare.
 SHOWN_KINDS = ("u8 tensor", "s8 tensor", "u8 channel", "dynamic channel")
@@ -24,17 +25,11 @@ SHOWN_KINDS = ("u8 tensor", "s8 tensor", "u8 channel", "dynamic channel")
 
 def main() -> None:
     parser = argument_parser("build.sh", __doc__)
-    parser.add_argument(
-        "--channel",
-        action="append",
-        default=[],
-        metavar="URL",
-        help="take compilers, Python and PyTorch from this conda channel; may be repeated; 'bootstrap' is one made "
-        "of Debian's packages and PyPI's wheels (default: conda-forge where it is reached, else bootstrap)",
-    )
+    add_channel_options(parser)
     parser.add_argument("--profile", choices=VARIANTS["profile"], default="qlinear", help="how much of ACL to build")
     parser.add_argument("--no-table", action="store_true", help="stop when the channel is there")
     options = parser.parse_args()
+    require_programs(emulator.PROGRAMS)
 
     upstream = dist.upstream_channels(options.channel)
     dist.build_channel(upstream, options.profile, recipes.acl_version())

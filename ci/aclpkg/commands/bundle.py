@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ..base.messages import CiError
 from ..base.processes import run_command
+from ..base.programs import require_programs
 from ..build import dist
 from ..deploy import modules
 from ..release import bundle
@@ -34,6 +35,7 @@ def main() -> None:
         help="what to put in instead, with all that it needs; may be repeated",
     )
     options = parser.parse_args()
+    require_programs({"ssh-keygen": "openssh-client"})
     if not options.key.is_file():
         raise CiError(f"--key is {options.key}, expected a private OpenSSH key; ssh-keygen -t ed25519 -f KEY makes one")
     if not options.archive.absolute().parent.is_dir():

@@ -20,6 +20,17 @@ from . import debian
 from .bootstrap import BOOTSTRAP
 
 NATIVE = platform.machine() == "aarch64"
+# What building the emulator, and ACL, takes of the machine, by Debian's packages.
+PROGRAMS = {"tar": "tar", "xz": "xz-utils"}
+if not NATIVE:
+    PROGRAMS |= {
+        "gcc": "gcc",
+        "make": "make",
+        "pkg-config": "pkg-config",
+        "glib-2.0.pc": "libglib2.0-dev",
+        # gcc only recommends it.
+        "/usr/include/stdio.h": "libc6-dev",
+    }
 CONFIGURE = [
     "--enable-download",
     "--target-list=aarch64-linux-user",

@@ -31,9 +31,7 @@ types = st.sampled_from(list(TORCH))
 
 # A seed, since `derandomize` draws by where pytest is started from.
 @seed(24)
-@settings(
-    max_examples=250, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow]
-)
+@settings(max_examples=250, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     M=sizes,
     K=st.one_of(sizes, st.sampled_from([768, 3080])),
