@@ -101,8 +101,7 @@ def main() -> None:
         raise CiError(f"--in is {options.prefix}, expected it with the stage emulated alone")
     os.chdir(ROOT)
     stages = [stage_of(word) for word in options.stages] or list(PROGRAMS)
-    for stage in stages:
-        require_programs(PROGRAMS[stage])
+    require_programs({name: package for stage in stages for name, package in PROGRAMS[stage].items()})
     if not WITHOUT_CHANNEL.issuperset(stages):
         dist.build_channel(dist.upstream_channels(options.channel), "qlinear", recipes.acl_version())
     os.execv(sys.executable, [sys.executable, "-m", "pytest", *pytest_arguments(options, others)])
