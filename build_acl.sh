@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: MIT
 # One scons build of Arm Compute Library (ACL) as a shared library, into a prefix.
 set -euo pipefail
 

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: MIT
 # Deploys acl-qlinear as an environment module, for every microarchitecture; see --help.
 set -euo pipefail
 # shellcheck source=ci/tools.sh

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* A TCG plugin for qemu-user: counts what AArch64 guest code executes.
  *
  * For each executed translation block it adds, per vCPU (guest thread), the

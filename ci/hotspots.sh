@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: MIT
 # Shows which functions a layer's call spends its instructions and cycles in; see --help.
 set -euo pipefail
 # shellcheck source=ci/tools.sh

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: MIT
 # Pins what comes from Debian and from conda channels by hash; see --help.
 set -euo pipefail
 # shellcheck source=ci/tools.sh

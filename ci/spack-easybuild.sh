@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: MIT
 # Writes Spack's and EasyBuild's descriptions of the packages; see --help.
 set -euo pipefail
 # shellcheck source=ci/tools.sh

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: MIT
 # Measures a preset's grid on many nodes of a cluster, with ReFrame; see --help.
 set -euo pipefail
 # shellcheck source=ci/tools.sh

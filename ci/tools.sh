@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Sourced by the scripts beside it: sets PYTHON, an interpreter with ci/requirements.txt, and
-# sees to it that the programs that the machine itself must have are there.
+# SPDX-License-Identifier: MIT
+# Sourced by the scripts beside it: sets PYTHON, an interpreter with ci/requirements.txt.
 set -euo pipefail
 
 if [[ ${1:-} == --help && ${BASH_SOURCE[0]} == "$0" ]]; then
@@ -10,37 +10,16 @@ fi
 
 ci=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
-# program=Debian package; programs that the package ends with a library are checked by a file.
-needed_programs() {
-    echo python3=python3 tar=tar xz=xz-utils
-    python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv=python3-venv
-    # Off AArch64, an emulator is built.
-    if [[ $(uname -m) != aarch64 ]]; then
-        echo gcc=gcc make=make pkg-config=pkg-config
-        pkg-config --exists glib-2.0 2>/dev/null || echo glib-2.0.pc=libglib2.0-dev
-    fi
-    # What one command needs more than the others.
-    echo "${NEEDS:-}"
-    # A C library's headers come with libc6-dev, which gcc only recommends.
-    [[ -e /usr/include/stdio.h || $(uname -m) == aarch64 ]] || echo stdio.h=libc6-dev
-}
-
-install_missing_programs() {
-    local entry program packages=() programs=()
-    for entry in $(needed_programs); do
-        program=${entry%%=*}
-        command -v "$program" >/dev/null && continue
-        programs+=("$program")
-        packages+=("${entry#*=}")
-    done
-    ((${#packages[@]})) || return 0
+# All else that a command takes of the machine is asked for by aclpkg.base.programs.
+install_python() {
+    python3 -c 'import ensurepip, venv' 2>/dev/null && return
     if [[ $(id -u) != 0 ]] || ! command -v apt-get >/dev/null; then
-        echo "error: missing: ${programs[*]} (on Debian, as root: apt-get install ${packages[*]})" >&2
+        echo "error: missing: python3 with venv (on Debian, as root: apt-get install python3 python3-venv)" >&2
         exit 1
     fi
-    echo "== installing ${packages[*]}" >&2
+    echo "== installing python3 python3-venv" >&2
     apt-get update -qq >&2
-    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${packages[@]}" >&2
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends python3 python3-venv >&2
 }
 
 make_environment() {
@@ -72,8 +51,7 @@ make_environment() {
     exec 9>&-
 }
 
-# For its text alone, a command needs nothing of the machine's.
-[[ " $* " == *" --help "* ]] || install_missing_programs
+install_python
 python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
     { echo "error: python3 is $(python3 -V), expected 3.11 or newer" >&2; exit 1; }
 make_environment

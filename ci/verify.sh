@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: MIT
 # Checks a channel that ci/publish.sh made, with nothing but ssh-keygen and sha256sum; see --help.
 set -euo pipefail
 

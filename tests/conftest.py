@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What the tests share: the channel that ci/build.sh made, and prefixes installed from it."""
 
 import os
@@ -25,6 +26,19 @@ EXIT_STATUS = pytest.StashKey[int]()
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--all", action="store_true", help="also what takes long: compile all of ACL again, say")
+    parser.addoption("--in", dest="prefix", metavar="PREFIX", help="only the tests inside this prefix")
+    parser.addoption("--inside", default="", metavar="ARGUMENTS", help="with --in: pytest's arguments for these tests")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    prefix = config.getoption("prefix")
+    if prefix:
+        there = {item.name: item for item in items if item.name.startswith("test_inside_prefix[")}
+        name = f"test_inside_prefix[{prefix}]"
+        if name not in there:
+            names = ", ".join(other.removeprefix("test_inside_prefix[").rstrip("]") for other in there)
+            raise pytest.UsageError(f"--in is {prefix!r}, expected one of {names}")
+        items[:] = [there[name]]
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // The engine over shapes of every kind, above all M * K < N, and every kernel that this CPU can
 // run, for AddressSanitizer.
 #include <sys/mman.h>

@@ -1,1 +1,2 @@
+# SPDX-License-Identifier: MIT
 """What ci/build.sh and ci/test.sh run."""

@@ -1,3 +1,4 @@
+-- SPDX-License-Identifier: MIT
 help([[
 acl-qlinear: int8 linear layers for PyTorch on AArch64, on Arm Compute Library.
 Brings Python, PyTorch and acl_qlinear in a conda prefix of its own, for this node's CPU.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 proc ModulesHelp {} {
     puts stderr {Arm Compute Library, a shared library with headers, for this node's CPU. For compilers:
 

@@ -1,3 +1,4 @@
+-- SPDX-License-Identifier: MIT
 -- The folder that has software/, above this file: the tree may have been copied.
 local function tree()
     local folder = myFileName()

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # The folder that has software/, above this file: the tree may have been copied.
 proc tree {} {
     set folder [file dirname $::ModulesCurrentModulefile]

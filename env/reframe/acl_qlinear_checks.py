@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """ReFrame tests of acl-qlinear on the nodes of a cluster: results, costs, and a sweep over many nodes.
 
   reframe -C sites/slurm.py -c acl_qlinear_checks.py -n 'Correctness|Speed' -r

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: MIT
 # The recipe's build script: a wheel, made by CMake through scikit-build-core, then installed.
 set -euo pipefail
 

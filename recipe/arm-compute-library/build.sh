@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: MIT
 # The recipe's build script: build_acl.sh does the work.
 set -euo pipefail
 

@@ -11,7 +11,7 @@ from ._load import load
 load()
 
 # The operators must exist first.
-from .conversion import Report, convert, quantize, report  # noqa: E402
+from .conversion import LayerStatus, Report, convert, quantize, report  # noqa: E402
 from .modules import CalibratedLinear, DynamicLinear, Linear, PackedLinear  # noqa: E402
 from .ops import (  # noqa: E402
     fallback_calls,
@@ -25,7 +25,7 @@ from .ops import (  # noqa: E402
 )
 
 __all__ = [
-    "CalibratedLinear", "DynamicLinear", "Linear", "PackedLinear", "Report", "__version__", "convert",
-    "fallback_calls", "forbid_fallback", "linear", "linear_dynamic", "linear_int8", "prepack",
+    "CalibratedLinear", "DynamicLinear", "LayerStatus", "Linear", "PackedLinear", "Report", "__version__",
+    "convert", "fallback_calls", "forbid_fallback", "linear", "linear_dynamic", "linear_int8", "prepack",
     "prepack_int8", "quantize", "report", "unpack",
 ]  # fmt: skip

@@ -42,7 +42,5 @@ def missing_features(microarchitecture: str) -> list[str]:
     getauxval.argtypes = [ctypes.c_ulong]
     getauxval.restype = ctypes.c_ulong
     return [
-        name
-        for name, (entry, bit) in REQUIRED_FEATURES[microarchitecture].items()
-        if not getauxval(entry) >> bit & 1
+        name for name, (entry, bit) in REQUIRED_FEATURES[microarchitecture].items() if not getauxval(entry) >> bit & 1
     ]

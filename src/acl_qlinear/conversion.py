@@ -26,7 +26,7 @@ _FUNCTIONS = {"quantized::linear", "quantized::linear_relu", "quantized::linear_
 
 
 @dataclass(frozen=True)
-class Row:
+class LayerStatus:
     """One linear layer of a model: its name in the model, its type, and what became of it."""
 
     name: str
@@ -38,15 +38,15 @@ class Row:
 class Report:
     """What became of every linear layer of a model; str() is a table."""
 
-    rows: list[Row]
+    rows: list[LayerStatus]
 
     @property
-    def replaced(self) -> list[Row]:
+    def replaced(self) -> list[LayerStatus]:
         """The layers that are on ACL."""
         return [row for row in self.rows if row.status == REPLACED]
 
     @property
-    def others(self) -> list[Row]:
+    def others(self) -> list[LayerStatus]:
         """The layers that are not; each row's status says why."""
         return [row for row in self.rows if row.status != REPLACED]
 
@@ -122,10 +122,10 @@ def report(model: nn.Module) -> Report:
     rows = []
     for name, module in _linear_modules(model):
         kind = f"{type(module).__module__}.{type(module).__qualname__}".removeprefix("torch.")
-        rows.append(Row(name, kind.replace("acl_qlinear.modules", "acl_qlinear"), _status(module)))
+        rows.append(LayerStatus(name, kind.replace("acl_qlinear.modules", "acl_qlinear"), _status(module)))
     for prefix, module in model.named_modules():
         if isinstance(module, torch.fx.GraphModule):
-            rows += [Row(f"{prefix}.{row.name}" if prefix else row.name, *(row.kind, row.status))
+            rows += [LayerStatus(f"{prefix}.{row.name}" if prefix else row.name, *(row.kind, row.status))
                      for row in _functions(module)]  # fmt: skip
     return Report(rows)
 
@@ -178,14 +178,14 @@ def _linear_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     return ((name, module) for name, module in model.named_modules() if isinstance(module, kinds))
 
 
-def _functions(module: torch.fx.GraphModule) -> Iterator[Row]:
+def _functions(module: torch.fx.GraphModule) -> Iterator[LayerStatus]:
     for node in module.graph.nodes:
         schema = getattr(node.target, "_schema", None)
         name = schema.name if schema else getattr(node.target, "_qualified_op_name", "")
         if name in _FUNCTIONS:
-            yield Row(node.name, name, "a function in a graph, not a module")
+            yield LayerStatus(node.name, name, "a function in a graph, not a module")
         elif name in ("acl_qlinear::linear_int8", "acl_qlinear::linear_dynamic"):
-            yield Row(node.name, name, REPLACED)
+            yield LayerStatus(node.name, name, REPLACED)
 
 
 def _replace_all(model: nn.Module, replacement: Callable[[nn.Module], nn.Module | None]) -> nn.Module:

@@ -128,9 +128,8 @@ def _see(modules: list[str]) -> dict[str, Any]:
             importlib.import_module(module)
         packed = acl_qlinear.prepack_int8(torch.ones(256, 256, dtype=torch.int8), torch.ones(1))
         acl_qlinear.linear_dynamic(torch.ones(64, 256), packed)
-        # The packed weight says which kernel it is for.
-        kernel = re.search(rb"(sve|a64|neon)_\w+", bytes(packed.flatten()[:256].tolist()))
-        seen |= {"kernel": kernel[0].decode() if kernel else "?", "fallback_calls": acl_qlinear.fallback_calls()}
+        kernel = acl_qlinear.ops.kernel_name(packed)
+        seen |= {"kernel": kernel, "fallback_calls": acl_qlinear.fallback_calls()}
     except Exception as error:
         seen["error"] = str(error)
     mapped = {line.split(maxsplit=5)[-1].strip() for line in Path("/proc/self/maps").read_text().splitlines()}

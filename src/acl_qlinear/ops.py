@@ -44,6 +44,17 @@ def unpack(packed: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     return weight, scale, zero_point, bias if bias.numel() else None
 
 
+def kernel_name(packed: Tensor) -> str:
+    """Returns ACL's name of the kernel that a packed weight is for.
+
+    Calls with few rows use a kernel of ours that reads the same packed weight. For real tensors
+    only: torch.compile and torch.export do not know what a packed weight contains.
+
+    Raises TypeError and ValueError as `linear` does for a tensor that is not a packed weight.
+    """
+    return _ops.kernel_name.default(packed)
+
+
 def linear(
     x: Tensor,
     packed: Tensor,

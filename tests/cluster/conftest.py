@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """A cluster: Lmod and Environment Modules on emulated CPUs, what ci/deploy-module.sh deploys, and Slurm."""
 
 import contextlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The generic site file for the cluster of conftest.py, whose nodes have a CPU each, or as many as NUMA_NODES says."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """ci/image.sh: the image is the same again, tools read it, and what is in it works."""
 
 import hashlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """ci/deploy-module.sh, with Lmod and Environment Modules for AArch64 on emulated CPUs."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """env/reframe and ci/sweep.sh on a real Slurm, whose nodes run modules and Python on emulated CPUs."""
 
 import json

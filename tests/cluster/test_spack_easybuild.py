@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """env/spack and env/easybuild: written from the pins; easyconfigs are read and dry-run by EasyBuild."""
 
 import ast

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """acl-qlinear doctor, in environments that are well and in ones that are not."""
 
 import json

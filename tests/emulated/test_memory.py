@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The engine's reads and writes stay within what they are given."""
 
 import re

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What the packages promise of speed and memory, and that no case has become dearer."""
 
 import json

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // What profile `full` of ACL can do and profile `qlinear` is not for, each on its own data; writes
 // inputs and results into the folder given, for tests/packages/test_full_library.py to check.
 

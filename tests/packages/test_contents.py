@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What is in the installed packages: symbols, links, instructions, metadata."""
 
 import json

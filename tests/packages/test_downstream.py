@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Somebody else's program, built from an installed prefix alone: by CMake, and by pkg-config."""
 
 import subprocess

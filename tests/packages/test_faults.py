@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What goes wrong on other people's machines: full disks, broken downloads, odd paths, no rights."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """All of ACL: built by ci/build.sh --operators full, installed, and used for more than int8 linear layers."""
 
 import subprocess

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """env/lock/: the packages of every environment, for conda, mamba and pixi."""
 
 from pathlib import Path

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Channels: published whole or not at all, signed, served, copied, bundled."""
 
 import functools

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Packages are the same, byte for byte, wherever and whenever they are built."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Which build a client installs, by the CPU that it reports."""
 
 import pytest

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """build_acl.sh says what is wrong with its arguments, and leaves nothing behind."""
 
 import hashlib

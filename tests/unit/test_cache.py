@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The cache: folders are whole, or not there."""
 
 import os

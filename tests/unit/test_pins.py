@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Every version is written once, in recipe/variants.yaml, or agrees with it."""
 
 import re

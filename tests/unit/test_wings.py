@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """ci/aclpkg is a house of five storeys: what stands on one is used by those above, never the other way round."""
 
 import ast

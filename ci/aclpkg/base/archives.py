@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Archives without a trace of who made them, when, and where: tar files, and conda packages."""
 
 import io

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The cache: finished folders, each named after a hash of all that went into it.
 
 Deleting any of it, at any time, costs time and changes nothing.
@@ -19,13 +20,10 @@ def cached_dir(name: str, inputs: object, make: Callable[[Path], None]) -> Path:
     It appears under its name only when `make` has returned; two processes that
     want the same folder wait for one another.
     """
-    # The same wherever the cache is.
-    text = json.dumps(inputs, sort_keys=True).replace(str(CACHE), "")
-    key = hashlib.sha256(text.encode()).hexdigest()[:16]
-    final = CACHE / f"{name}-{key}"
+    final = _place(name, inputs)
     if final.is_dir():
         return final
-    with holding_lock(CACHE / f"{name}-{key}.lock"):
+    with holding_lock(final.with_name(f"{final.name}.lock")):
         if final.is_dir():
             return final
         try:
@@ -35,3 +33,15 @@ def cached_dir(name: str, inputs: object, make: Callable[[Path], None]) -> Path:
         except OSError as error:
             raise CiError(f"{final} cannot be made: {error}; make room, and try again") from error
     return final
+
+
+def find_cached(name: str, inputs: object) -> Path | None:
+    """Returns the folder that `cached_dir` has made, or None."""
+    place = _place(name, inputs)
+    return place if place.is_dir() else None
+
+
+def _place(name: str, inputs: object) -> Path:
+    # The same wherever the cache is.
+    text = json.dumps(inputs, sort_keys=True).replace(str(CACHE), "")
+    return CACHE / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"

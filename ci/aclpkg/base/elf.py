@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What ELF files say: whom they are for, which versions of symbols they use, and where their functions are."""
 
 import bisect

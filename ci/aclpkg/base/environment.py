@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Conda prefixes for linux-aarch64, solved and installed from channels."""
 
 import asyncio

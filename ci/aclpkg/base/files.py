@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Files, folders and links that other processes see whole or not at all."""
 
 import contextlib
@@ -37,6 +38,8 @@ def replacing(final: Path) -> Iterator[Path]:
             final.rename(old)
         partial.rename(final)
     finally:
+        if old.exists() and not final.exists():
+            old.rename(final)
         remove(partial)
         remove(old)
 
@@ -49,9 +52,9 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Writes a file in one step."""
-    with replacing(path) as partial:
+def write_atomically(file: Path, text: str) -> None:
+    """Writes a text file, which other processes see as it was or as it will be."""
+    with replacing(file) as partial:
         partial.write_text(text)
 
 

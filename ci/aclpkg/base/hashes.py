@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Hashes of files, and of folders."""
 
 import hashlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What commands say: progress, and errors."""
 
 import sys

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The checkout, the cache, and what is built."""
 
 import os

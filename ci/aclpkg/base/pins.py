@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The pins in recipe/variants.yaml."""
 
 from dataclasses import dataclass

@@ -1,9 +1,10 @@
+# SPDX-License-Identifier: MIT
 """Programs that are run, and our own commands."""
 
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
@@ -11,7 +12,7 @@ from typing import NoReturn
 from .messages import CiError
 
 
-def run(words: list[str | Path], log: Path | None = None, **options: object) -> str:
+def run(words: Sequence[str | Path], log: Path | None = None, **options: object) -> str:
     """Runs a program and returns what it printed.
 
     With `log`, the output goes to that file as it comes. Raises CiError with the

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What ci/build.sh leaves in dist/: the channel, and prefixes installed from it."""
 
 import asyncio
@@ -10,7 +11,7 @@ from rattler import Channel
 from rattler.index import index_fs
 
 from ..base import environment
-from ..base.files import holding_lock, remove, replace_symlink, replacing, write_text
+from ..base.files import holding_lock, remove, replace_symlink, replacing, write_atomically
 from ..base.messages import CiError, log
 from ..base.paths import DIST
 from ..base.pins import MICROARCHITECTURES, PYTHON
@@ -56,7 +57,7 @@ def build_channel(upstream: list[str], operators: str, version: str, channel: Pa
         DIST.mkdir(parents=True, exist_ok=True)
         with holding_lock(DIST / ".lock"), replacing(channel) as partial:
             _fill_channel(partial, upstream, operators, version)
-            write_text(UPSTREAM, json.dumps(upstream))
+            write_atomically(UPSTREAM, json.dumps(upstream))
             _link_bootstrap(upstream)
     except OSError as error:
         raise CiError(

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Makes a package the same wherever, whenever and by whomever it was built.
 
 rattler-build writes down when and where it built, and on what kernel. None of that is

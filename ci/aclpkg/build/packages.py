@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Builds the recipes into conda packages, with rattler-build."""
 
 import platform
@@ -15,7 +16,7 @@ from rattler_build import build_recipes
 
 from ..base import archives, environment
 from ..base.cache import cached_dir
-from ..base.files import beside, holding_lock, replacing, write_text
+from ..base.files import beside, holding_lock, replacing
 from ..base.hashes import tree_hash
 from ..base.messages import CiError, log
 from ..base.paths import CACHE, ROOT
@@ -50,9 +51,13 @@ def build_packages(name: str, channel: Path, upstream: list[str], **wanted: str)
             log(f"building {label}")
             started = datetime.now(UTC)
             with built_package(recipe, channel, upstream, CACHE / "build" / name) as package:
+                texts = {
+                    sbom.SUFFIX: sbom.package_sbom(package),
+                    provenance.SUFFIX: provenance.statement(package, started, recipe.sources),
+                }
                 final = move_package(package.path, target)
-                write_text(beside(final, sbom.SUFFIX), sbom.package_sbom(package))
-                write_text(beside(final, provenance.SUFFIX), provenance.statement(package, started, recipe.sources))
+            for suffix, text in texts.items():
+                beside(final, suffix).write_text(text)
 
         home = cached_dir(f"packages/{name}", [inputs, build_string], make)
         shutil.copytree(home, channel, dirs_exist_ok=True)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Where a package comes from: PACKAGE.intoto.json, beside it.
 
 An in-toto statement, the form of conda's CEP 27, with SLSA's provenance predicate.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The recipes in recipe/, rendered for rows of the variants."""
 
 import platform
@@ -33,8 +34,7 @@ def debian_source(address: str, sha256: str) -> Path | None:
     """ACL's source, where its address is in Debian: debian:SUITE/FILE."""
     if not address.startswith("debian:"):
         return None
-    suite, file = address.removeprefix("debian:").split("/")
-    return debian.source(suite, file.split("_")[0], sha256)
+    return debian.exact_source(address, sha256)
 
 
 def render(name: str, **wanted: str) -> list[tuple[dict[str, str], str]]:

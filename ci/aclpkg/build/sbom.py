@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What a package or an image consists of, as CycloneDX 1.6; of a package beside it, in PACKAGE.cdx.json."""
 
 import uuid

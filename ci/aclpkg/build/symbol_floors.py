@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The oldest C library and C++ runtime that the binaries in a package run with, from the symbols they use."""
 
 from pathlib import Path

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Measures everything that is promised about speed and memory, and says what is kept.
 
 Runs the presets of `python -m acl_qlinear.bench` in prefixes installed from dist/channel (made by
@@ -17,6 +18,7 @@ from ..base.messages import CiError
 from ..base.paths import ROOT
 from ..base.pins import TORCH
 from ..base.processes import run_command
+from ..base.programs import require_programs
 from ..build import dist, recipes
 from ..inputs import emulator
 from ..measure import acl_build, bench
@@ -46,6 +48,7 @@ def main() -> int:
     options = parser.parse_args()
     if options.update_baseline and (emulator.NATIVE or "smoke" not in (options.preset or bench.PRESETS)):
         raise CiError("--update-baseline needs preset smoke under emulation: the baseline has no times")
+    require_programs(emulator.PROGRAMS)
     if not dist.CHANNEL.is_dir():
         dist.build_channel(dist.upstream_channels([]), "qlinear", recipes.acl_version())
     upstream = dist.upstream_of_built_channel()

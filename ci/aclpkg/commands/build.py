@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Builds both packages into dist/channel, installs them and prints the table.
 
 Builds Arm Compute Library for both microarchitectures and acl-qlinear for every pinned
@@ -14,10 +15,11 @@ from ..base.messages import log
 from ..base.paths import DIST
 from ..base.pins import TORCH, VARIANTS
 from ..base.processes import run_command
+from ..base.programs import require_programs
 from ..build import dist, recipes
 from ..inputs import emulator
 from ..measure import bench
-from . import argument_parser
+from . import add_channel_options, argument_parser
 
 # On what kinds of layers the tables compare.
 SHOWN_KINDS = ("u8 tensor", "s8 tensor", "u8 channel", "dynamic channel")
@@ -25,20 +27,14 @@ SHOWN_KINDS = ("u8 tensor", "s8 tensor", "u8 channel", "dynamic channel")
 
 def main() -> None:
     parser = argument_parser("build.sh", __doc__)
-    parser.add_argument(
-        "--channel",
-        action="append",
-        default=[],
-        metavar="URL",
-        help="take compilers, Python and PyTorch from this conda channel; may be repeated; 'bootstrap' is one made "
-        "of Debian's packages and PyPI's wheels (default: conda-forge where it is reached, else bootstrap)",
-    )
+    add_channel_options(parser)
     operators = VARIANTS["operators"]
     parser.add_argument("--operators", choices=operators, default="qlinear", help="how much of ACL to build")
     # Its name before there was ci/hotspots.sh.
     parser.add_argument("--profile", choices=operators, dest="operators", help=argparse.SUPPRESS)
     parser.add_argument("--no-table", action="store_true", help="stop when the channel is there")
     options = parser.parse_args()
+    require_programs(emulator.PROGRAMS)
 
     upstream = dist.upstream_channels(options.channel)
     dist.build_channel(upstream, options.operators, recipes.acl_version())

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Makes one archive with a channel that needs no other, for clusters without internet.
 
 Writes ARCHIVE, a .tar file with a signed channel, acl-qlinear-channel/, that has acl-qlinear from
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from ..base.messages import CiError
 from ..base.processes import run_command
+from ..base.programs import require_programs
 from ..build import dist
 from ..deploy import modules
 from ..release import bundle
@@ -34,6 +36,7 @@ def main() -> None:
         help="what to put in instead, with all that it needs; may be repeated",
     )
     options = parser.parse_args()
+    require_programs({"ssh-keygen": "openssh-client"})
     if not options.key.is_file():
         raise CiError(f"--key is {options.key}, expected a private OpenSSH key; ssh-keygen -t ed25519 -f KEY makes one")
     if not options.archive.absolute().parent.is_dir():

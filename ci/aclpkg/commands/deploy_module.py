@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Deploys acl-qlinear as an environment module, for every microarchitecture.
 
 Installs acl-qlinear, with Python and PyTorch, and Arm Compute Library alone, below DIR, for every

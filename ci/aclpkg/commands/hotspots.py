@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Shows which functions a layer's call spends its instructions and cycles in.
 
 Counts, under emulation, the instructions and modelled Neoverse V1 cycles of one call of a
@@ -9,6 +10,7 @@ from rich.console import Console
 from ..base.messages import CiError
 from ..base.pins import TORCH, VARIANTS
 from ..base.processes import run_command
+from ..base.programs import require_programs
 from ..build import dist
 from ..inputs import emulator
 from ..measure import hotspots
@@ -31,6 +33,7 @@ def main() -> None:
     options = parser.parse_args()
     if emulator.NATIVE:
         raise CiError("this counts under emulation; on AArch64, use perf")
+    require_programs(emulator.PROGRAMS)
     home = dist.install(options.microarchitecture, TORCH, dist.upstream_of_built_channel(), [])
     costs = hotspots.count_by_function(home, options.cpu, options.shape, options.kind, options.engine)
     title = f"{options.shape} {options.kind}, {options.engine}, {options.microarchitecture} on {options.cpu}"

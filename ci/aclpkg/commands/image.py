@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Makes a container image from lock files, without a container engine.
 
 Writes an image for linux/arm64 with Python, PyTorch and acl-qlinear: DIR is an OCI layout, DIR.tar an

@@ -1,8 +1,9 @@
+# SPDX-License-Identifier: MIT
 """Pins what comes from Debian and from conda channels by hash.
 
-Writes ci/debian.lock: the sha256 of every package and source of Debian's that the bootstrap channel
-and the emulator are made from. Needed when Debian has released an update; until its result is
-committed, every command refuses what Debian offers.
+Writes ci/debian.lock: the sha256 and the path of every package and source of Debian's that the bootstrap
+channel and the emulator are made from, as Debian offers them today. Needed to take an update of Debian's,
+and when a build says that it was not locked.
 
 Writes env/lock: every package that the packages in dist/channel were built with or need, by sha256,
 for conda, mamba and pixi. Needed after ci/build.sh has built with other ones.
@@ -22,12 +23,7 @@ from . import argument_parser
 def main() -> None:
     argument_parser("lock.sh", __doc__).parse_args()
     if shutil.which("apt-get"):
-        lines = [f"{sha256}  {name}\n" for name, sha256 in sorted(debian_lock.locked_files().items())]
-        partial = debian.LOCK.with_name(f"{debian.LOCK.name}.partial")
-        header = "# sha256 of what is taken from Debian, by SUITE/ARCHITECTURE/FILE; written by ci/lock.sh.\n"
-        partial.write_text(header + "".join(lines))
-        partial.replace(debian.LOCK)
-        print(f"{debian.LOCK}: {len(lines)} files")
+        print(f"{debian.LOCK}: {debian_lock.write_debian_lock()} files")
     if not dist.CHANNEL.is_dir():
         raise CiError(f"{dist.CHANNEL} is not there, whose packages say what they were built with: run ci/build.sh")
     partial = ENVIRONMENTS.with_name(f"{ENVIRONMENTS.name}.partial")

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Puts packages into a channel that is a folder, whole or not at all.
 
 Adds the packages of dist/channel to CHANNEL, a folder that any web server can serve. Packages come
@@ -10,6 +11,7 @@ from pathlib import Path
 
 from ..base.messages import CiError
 from ..base.processes import run_command
+from ..base.programs import require_programs
 from ..build import dist
 from ..release import signed_channel
 from . import argument_parser
@@ -30,6 +32,7 @@ def main() -> None:
         help="publish the packages of this channel instead",
     )
     options = parser.parse_args()
+    require_programs({"abidiff": "abigail-tools", "ssh-keygen": "openssh-client"})
 
     packages = sorted(options.source.glob("*/[!.]*.conda"))
     if not packages:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Builds a package again from the recipe inside it, and says whether it is the same.
 
 Builds PACKAGE, a .conda file in a channel that ci/build.sh or ci/publish.sh made, again from the
@@ -13,23 +14,20 @@ from ..base.hashes import sha256
 from ..base.messages import CiError, log
 from ..base.paths import CACHE
 from ..base.processes import run_command
+from ..base.programs import require_programs
 from ..build import dist
+from ..inputs import emulator
 from ..release import rebuild
-from . import argument_parser
+from . import add_channel_options, argument_parser
 
 
 def main() -> None:
     parser = argument_parser("rebuild.sh", __doc__)
     parser.add_argument("package", type=Path, metavar="PACKAGE", help="a .conda file in a channel of ours")
-    parser.add_argument(
-        "--channel",
-        action="append",
-        default=[],
-        metavar="URL",
-        help="where compilers, Python and PyTorch come from, as for ci/build.sh; may be repeated",
-    )
+    add_channel_options(parser)
     parser.add_argument("--no-ccache", action="store_true", help="compile everything, whatever was compiled before")
     options = parser.parse_args()
+    require_programs({**emulator.PROGRAMS, "diffoscope": "diffoscope-minimal"})
     if not options.package.is_file() or options.package.suffix != ".conda":
         raise CiError(f"PACKAGE is {options.package}, expected a .conda file")
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Writes Spack's and EasyBuild's descriptions of the packages.
 
 Writes a Spack package repository, env/spack/spack_repo, and easyconfigs, env/easybuild/*.eb, from the

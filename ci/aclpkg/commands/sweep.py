@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Measures a preset's grid on many nodes of a cluster, with ReFrame; other arguments go to it.
 
 Measures the grid of preset P in N parts, each a job on a node, and puts the parts together into

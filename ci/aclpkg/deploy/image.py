@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """An OCI image for linux/arm64 from lock files, made without a container engine.
 
 Three layers: Debian's base (ci/debian.lock), the conda environment (env/lock), and our own

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """acl-qlinear and ACL as environment modules, for Lmod and Environment Modules 5.
 
     DIR/software/MICROARCHITECTURE/NAME/VERSION    a conda prefix

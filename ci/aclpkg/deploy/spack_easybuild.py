@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Spack's and EasyBuild's descriptions of both packages, from the pins of the recipes.
 
 env/spack/spack_repo/acl_qlinear/    a Spack package repository (API v2)
@@ -13,6 +14,13 @@ import yaml
 from ..base.paths import ROOT
 from ..base.pins import MICROARCHITECTURES, VARIANTS, Microarchitecture, rows
 
+REPOSITORY = """\
+# SPDX-License-Identifier: MIT
+# Written by ci/spack-easybuild.sh.
+repo:
+  namespace: acl_qlinear
+  api: v2.0
+"""
 # EasyBuild's PyTorch of each minor in foss-2024a.
 EASYBUILD_TORCH = {"2.6": "2.6.0", "2.9": "2.9.1"}
 
@@ -61,7 +69,7 @@ def descriptions() -> dict[str, str]:
         "torch": ",".join(f"{minor}.0:{minor}" for minor in VARIANTS["pytorch"]),
     }
     home = "spack/spack_repo/acl_qlinear"
-    found = {f"{home}/repo.yaml": "# Written by ci/spack-easybuild.sh.\nrepo:\n  namespace: acl_qlinear\n  api: v2.0\n"}
+    found = {f"{home}/repo.yaml": REPOSITORY}
     for name in ("arm_compute_library", "acl_qlinear"):
         own = {**spack, "version": known["own_version"]} if name == "acl_qlinear" else spack
         found[f"{home}/packages/{name}/package.py"] = _fill(f"spack/{name}.py.in", own)

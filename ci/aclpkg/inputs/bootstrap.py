@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """A local conda channel with what the recipes need, for machines that do not reach conda-forge.
 
 Its packages have conda-forge's names, so the recipes are the same; what is in
@@ -6,6 +7,7 @@ them is listed in ci/bootstrap.yaml.
 
 import asyncio
 import itertools
+import json
 import os
 import platform
 import re
@@ -15,6 +17,7 @@ import zipfile
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
+from urllib.parse import unquote, urlsplit
 
 import yaml
 from rattler.index import index_fs
@@ -34,6 +37,8 @@ BUILD_ARCH = platform.machine()
 DEB_ARCH = {"x86_64": "amd64", "aarch64": "arm64"}
 SUBDIR = {"x86_64": "linux-64", "aarch64": "linux-aarch64"}
 TRIPLET = "aarch64-conda-linux-gnu"
+# In a channel: which files others stood in for.
+NOT_LOCKED = "not-locked.json"
 
 
 def channel() -> Path:
@@ -50,6 +55,16 @@ def channel() -> Path:
         "machine": BUILD_ARCH,
     }
     return cached_dir("bootstrap-channel", inputs, lambda target: _make(target, debs))
+
+
+def not_locked(channels: list[str]) -> dict[str, str]:
+    """Returns which files of ci/debian.lock others stood in for when these channels were made: locked file, other."""
+    found: dict[str, str] = {}
+    for address in channels:
+        note = Path(unquote(urlsplit(address).path)) / NOT_LOCKED
+        if address.startswith("file:") and note.exists():
+            found |= json.loads(note.read_text())
+    return found
 
 
 def _names(spec: dict, arch: str) -> list[str]:
@@ -75,6 +90,9 @@ def _make(target: Path, debs: dict[tuple[str, str], list[Path]]) -> None:
         log(f"bootstrap channel {next(number)}/{total}: {wheel['name']} {wheel['version']}")
         _wheel_package(target, work, wheel)
         shutil.rmtree(work)
+    stand_ins = {locked: deb.name for files in debs.values() for deb in files if (locked := debian.replaced_file(deb))}
+    if stand_ins:
+        (target / NOT_LOCKED).write_text(json.dumps(stand_ins, indent=2) + "\n")
     asyncio.run(index_fs(target))
 
 
@@ -231,7 +249,7 @@ unset _gxx_prefix
 
 def _wheel_package(target: Path, work: Path, wheel: dict) -> None:
     arch = {"target": "aarch64", "tool": BUILD_ARCH, "noarch": "any"}[wheel["kind"]]
-    path = _download(wheel, arch)
+    path = _download_wheel(wheel, arch)
     files = work / "files"
     site_packages = files / ("site-packages" if wheel["kind"] == "noarch" else SITE_PACKAGES)
     with zipfile.ZipFile(path) as archive:
@@ -261,7 +279,7 @@ def _executables(name: str, files: Path, site_packages: Path) -> None:
             program.chmod(0o755)
 
 
-def _download(wheel: dict, arch: str) -> Path:
+def _download_wheel(wheel: dict, arch: str) -> Path:
     name, version = wheel.get("wheel", wheel["name"]), wheel["version"]
     sha256 = wheel["sha256"].get(arch) or wheel["sha256"].get("any")
     if not sha256:

@@ -1,68 +1,319 @@
-"""Packages and sources of any Debian release and architecture, without touching the machine's apt.
+# SPDX-License-Identifier: MIT
+"""Files of any Debian release and architecture, without touching the machine's apt.
 
-apt runs with a configuration, a package list and a status of its own, against the
-mirror that the machine's own configuration names, and verifies signatures with
-the keys that the machine has.
+ci/debian.lock is their source: for each file its sha256 and its path in Debian's archive. A file
+is downloaded by that path, from the machine's mirror or from another place that still has it, and
+cached by its hash. A release's signed index is asked by ci/lock.sh, and for a file that no place
+has any more: then what the index offers in its place is used, and said.
 """
 
-import hashlib
 import os
 import re
 import shutil
 import subprocess
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
-from ..base.cache import cached_dir
-from ..base.files import holding_lock
-from ..base.messages import CiError
+from ..base.cache import cached_dir, find_cached
+from ..base.files import holding_lock, write_atomically
+from ..base.hashes import sha256 as sha256_of
+from ..base.messages import CiError, log
 from ..base.paths import CACHE, ROOT
 from ..base.processes import run
 
-# The sha256 of every file, by SUITE/ARCHITECTURE/NAME; ci/lock.sh writes it.
 LOCK = ROOT / "ci/debian.lock"
-SOURCE = ["source", "--tar-only", "--download-only"]
-FRESH_SECONDS = 600
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+APT_HELPER = "/usr/lib/apt/apt-helper"
+FRESH_SECONDS = 600
+# Set by --locked: a file that no place has any more is an error.
+ONLY_LOCKED = "ACL_QLINEAR_ONLY_LOCKED"
+# Addresses of more archives of Debian's, separated by spaces.
+ARCHIVES = "ACL_QLINEAR_DEBIAN_ARCHIVES"
+# In the folder of a file that stands in for a locked one: which.
+REPLACES = "replaces"
+
+
+class NoPlaceError(CiError):
+    """No place has a file that ci/debian.lock has."""
 
 
 @dataclass(frozen=True)
-class Remote:
-    """A file that apt can fetch."""
+class DebianFile:
+    """A package or an upstream tarball in Debian's archive. arch: amd64, arm64 or source."""
 
-    file: str
+    suite: str
+    arch: str
+    path: str
     sha256: str
 
+    @property
+    def package(self) -> str:
+        """The name of the package."""
+        return self.file_name.split("_")[0]
+
+    @property
+    def file_name(self) -> str:
+        """The name of the file."""
+        return self.path.rsplit("/", 1)[1]
+
+    def __str__(self) -> str:
+        return f"{self.suite}/{self.arch}/{self.file_name}"
+
+
+def packages(suite: str, arch: str, names: list[str]) -> list[Path]:
+    """Returns the .deb files of `names`, without their dependencies. arch: amd64 or arm64.
+
+    Raises CiError for a name that ci/debian.lock does not have, and for a file that cannot be had.
+    """
+    wanted = [_pinned(suite, arch, name) for name in names]
+    if missing := [file for file in wanted if not _cached(file)]:
+        log(f"downloading {len(missing)} packages of Debian {suite} for {arch}")
+    return [_obtain(file) for file in wanted]
+
+
+def source(suite: str, package: str) -> Path:
+    """Returns the upstream tarball of a source package in ci/debian.lock."""
+    return _obtain(_pinned(suite, "source", package))
+
+
+def exact_source(address: str, sha256: str) -> Path:
+    """Returns the upstream tarball at `address`, debian:SUITE/FILE, with this sha256 and no other.
+
+    Raises CiError where no place has it.
+    """
+    suite, name = address.removeprefix("debian:").split("/")
+    package = name.split("_")[0]
+    # Debian's policy for its pool: a folder per first letter, or "lib" and a letter.
+    letter = package[: 4 if package.startswith("lib") else 1]
+    return _obtain_locked(DebianFile(suite, "source", f"pool/main/{letter}/{package}/{name}", sha256))
+
+
+def replaced_file(path: Path) -> str | None:
+    """Returns which file of ci/debian.lock `path` stands in for; None where it is the locked one itself."""
+    note = path.with_name(REPLACES)
+    return note.read_text() if note.exists() else None
+
+
+def unpack(debs: list[Path], target: Path) -> None:
+    """Unpacks .deb files into a folder, with absolute links made relative to it."""
+    for deb in debs:
+        run(["dpkg-deb", "-x", deb, target])
+    for path in target.rglob("*"):
+        if path.is_symlink() and (link := path.readlink()).is_absolute():
+            path.unlink()
+            path.symlink_to(Path(*[".."] * (len(path.relative_to(target).parts) - 1)) / link.relative_to("/"))
+
+
+# The lock
+
 
 @cache
-def _mirror() -> str:
-    """The address of Debian's archive in the machine's own apt configuration."""
-    if not shutil.which("apt-get"):
-        raise CiError(
-            "program 'apt-get' is missing: without it, packages must come from a conda channel; "
-            "pass --channel URL (conda-forge, say)"
+def pinned_files() -> list[DebianFile]:
+    """Returns what ci/debian.lock has."""
+    found = []
+    for line in LOCK.read_text().splitlines():
+        if not line.startswith("#"):
+            sha256, place, path = line.split()
+            suite, arch = place.split("/")
+            found.append(DebianFile(suite, arch, path, sha256))
+    return found
+
+
+def _pinned(suite: str, arch: str, package: str) -> DebianFile:
+    for file in pinned_files():
+        if (file.suite, file.arch, file.package) == (suite, arch, package):
+            return file
+    raise CiError(f"{LOCK} has no {package} of {suite}/{arch}: run ci/lock.sh and commit what it changes")
+
+
+def write_lock(files: list[DebianFile]) -> None:
+    """Writes ci/debian.lock."""
+    lines = sorted(f"{file.sha256}  {file.suite}/{file.arch}  {file.path}\n" for file in files)
+    lines.sort(key=lambda line: line.split()[1:])
+    date = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+    head = (
+        "# What is taken from Debian: sha256, release and architecture, path in the archive. Written by ci/lock.sh.\n"
+        f"# date: {date}\n"
+    )
+    write_atomically(LOCK, head + "".join(lines))
+    pinned_files.cache_clear()
+
+
+def _lock_date() -> str:
+    """When the files were in Debian's archive, in the form of the snapshot archive."""
+    found = re.search(r"^# date: (\S+)$", LOCK.read_text(), re.MULTILINE)
+    if not found:
+        raise CiError(f"{LOCK} has no line '# date: …': run ci/lock.sh")
+    return found[1]
+
+
+# Downloads by path
+
+
+def _cached(file: DebianFile) -> Path | None:
+    home = find_cached(f"debian/{file.package}", file.sha256)
+    return home / file.file_name if home else None
+
+
+def _obtain(file: DebianFile) -> Path:
+    """Returns the locked file, or, where no place has it and that is allowed, what stands in for it."""
+    if os.environ.get(ONLY_LOCKED):
+        return _obtain_locked(file)
+    stand_in = find_cached(f"debian-not-locked/{file.package}", file.sha256)
+    if not stand_in or _cached(file):
+        try:
+            return _obtain_locked(file)
+        except NoPlaceError:
+            stand_in = cached_dir(
+                f"debian-not-locked/{file.package}", file.sha256, lambda target: _fetch_replacement(file, target)
+            )
+    (path,) = (path for path in stand_in.iterdir() if path.name != REPLACES)
+    log(f"not locked: no place has {file} any more, {path.name} is used in its place; ci/lock.sh pins it")
+    return path
+
+
+def _obtain_locked(file: DebianFile) -> Path:
+    home = cached_dir(f"debian/{file.package}", file.sha256, lambda target: _fetch(file, target))
+    path = home / file.file_name
+    check_sha256(path, file.sha256)
+    return path
+
+
+def _fetch(file: DebianFile, target: Path) -> None:
+    reasons = []
+    for address in _addresses(file):
+        reason = _download(address, target / file.file_name, file.sha256)
+        if not reason:
+            return
+        reasons.append(f"  {address}: {reason}")
+    raise NoPlaceError(
+        f"no place has Debian's {file} with sha256 {file.sha256}:\n" + "\n".join(reasons) + "\n"
+        f"run ci/lock.sh and commit what it changes, or set {ARCHIVES} to the address of an archive that has it"
+    )
+
+
+def _download(address: str, path: Path, sha256: str | None = None) -> str:
+    """Downloads with apt's own settings, proxies among them; returns why that failed, or nothing."""
+    words = [APT_HELPER, "-o", "APT::Sandbox::User=", "-o", "Acquire::Retries=2", "download-file", address, str(path)]
+    try:
+        done = subprocess.run(
+            [*words, *([f"SHA256:{sha256}"] if sha256 else [])], capture_output=True, text=True, check=False
         )
-    lines = run(["apt-get", "indextargets", "--format", "$(REPO_URI) $(RELEASE) $(COMPONENT)"])
-    release = run(["sh", "-c", ". /etc/os-release && echo $VERSION_CODENAME"]).strip()
-    for line in lines.splitlines():
-        address, name, component = line.rsplit(" ", 2)
-        if name == release and component == "main":
-            return address
-    raise CiError(f"apt on this machine names no archive for Debian {release} main")
+    except FileNotFoundError:
+        raise _no_apt() from None
+    if done.returncode == 0:
+        return ""
+    path.unlink(missing_ok=True)
+    errors = [line.removeprefix("E: ").strip() for line in done.stderr.splitlines() if line.startswith("E: ")]
+    return "has another sha256" if "Hash Sum mismatch" in done.stderr else (errors or ["apt-helper failed"])[0]
+
+
+def check_sha256(path: Path, expected: str) -> None:
+    """Raises CiError when the file's sha256 is another one."""
+    actual = sha256_of(path)
+    if actual != expected:
+        raise CiError(f"{path} has sha256 {actual}, expected {expected}: delete its folder and try again")
+
+
+# Places
+
+
+def _addresses(file: DebianFile) -> Iterator[str]:
+    """Yields where the file may be: first where the release is now, then where old files are kept."""
+    mirror, security = _machine_archives()
+    # The security archive has the pool's files below another folder.
+    security_path = file.path.replace("pool/", "pool/updates/", 1)
+    yield f"{mirror}/{file.path}"
+    if security:
+        yield f"{security}/{security_path}"
+    for archive in _given_archives():
+        yield f"{archive}/{file.path}"
+    if domain := _debian_domain():
+        snapshots = f"http://snapshot.{domain}/archive"
+        yield f"http://archive.{domain}/debian/{file.path}"
+        yield f"{snapshots}/debian/{_lock_date()}/{file.path}"
+        yield f"{snapshots}/debian-security/{_lock_date()}/{security_path}"
+
+
+def _given_archives() -> list[str]:
+    return [address.rstrip("/") for address in os.environ.get(ARCHIVES, "").split()]
 
 
 @cache
-def _apt(suite: str, arch: str) -> Path:
-    """The configuration file for `suite` and `arch`, with package lists that are at most ten minutes old."""
+def _machine_archives() -> tuple[str, str | None]:
+    """Debian's archive, and its archive of security updates, in the machine's own apt configuration."""
+    if not shutil.which("apt-get"):
+        raise _no_apt()
+    lines = run(
+        ["apt-get", "indextargets", "--no-release-info", "--format", "$(REPO_URI) $(RELEASE) $(COMPONENT)"]
+    ).splitlines()
+    found = {release: address.rstrip("/") for address, release, part in map(str.split, lines) if part == "main"}
+    release = read_os_release().get("VERSION_CODENAME", "")
+    if release not in found:
+        raise CiError(f"apt on this machine names no archive for Debian {release} main")
+    return found[release], found.get(f"{release}-security")
+
+
+def _no_apt() -> CiError:
+    return CiError(
+        "program 'apt-get' is missing: without it, packages must come from a conda channel; pass --channel URL "
+        "(conda-forge, say)"
+    )
+
+
+def _debian_domain() -> str:
+    """The domain that Debian's archives of old releases and files are in, as the machine's system names it."""
+    system = read_os_release()
+    host = urlsplit(system.get("HOME_URL", "")).hostname or ""
+    return host.removeprefix("www.") if system.get("ID") == "debian" else ""
+
+
+def read_os_release() -> dict[str, str]:
+    """Returns what the machine says of its system: ID, VERSION_CODENAME, HOME_URL and the like."""
+    lines = Path("/etc/os-release").read_text().splitlines()
+    return {name: value.strip('"') for name, _, value in (line.partition("=") for line in lines)}
+
+
+# A release's signed index
+
+
+@cache
+def _archive_of(suite: str) -> str:
+    """The first archive that has the release now."""
+    archives = [_machine_archives()[0], *_given_archives()]
+    if domain := _debian_domain():
+        archives.append(f"http://archive.{domain}/debian")
+    reasons = []
+    home = CACHE / "apt"
+    home.mkdir(parents=True, exist_ok=True)
+    for archive in archives:
+        release = home / f"{suite}.{os.getpid()}.Release"
+        reason = _download(f"{archive}/dists/{suite}/Release", release)
+        release.unlink(missing_ok=True)
+        if not reason:
+            return archive
+        reasons.append(f"  {archive}: {reason}")
+    raise CiError(
+        f"no archive has Debian {suite}:\n" + "\n".join(reasons) + f"\nset {ARCHIVES} to the address of one that has it"
+    )
+
+
+@cache
+def _apt(suite: str, arch: str) -> dict[str, str]:
+    """The environment of an apt for `suite` and `arch`, with package lists that are at most ten minutes old."""
+    archive = _archive_of(suite)
     home = CACHE / "apt" / f"{suite}-{arch}"
     for name in ("etc", "state/lists/partial", "cache/archives/partial", "log"):
         (home / name).mkdir(parents=True, exist_ok=True)
     (home / "status").touch()
     config, updated = home / "apt.conf", home / "updated"
     texts = {
-        home / "etc/debian.sources": f"Types: deb deb-src\nURIs: {_mirror()}\nSuites: {suite}\nComponents: main\n"
+        home / "etc/debian.sources": f"Types: deb deb-src\nURIs: {archive}\nSuites: {suite}\nComponents: main\n"
         f"Signed-By: {KEYRING}\n",
         config: f"""
         Dir::Etc "{home}/etc"; Dir::Etc::SourceList "/dev/null"; Dir::Etc::SourceParts "{home}/etc";
@@ -72,6 +323,7 @@ def _apt(suite: str, arch: str) -> Path:
         APT::Sandbox::User ""; Acquire::Languages "none"; Acquire::Retries "3";
         """,
     }
+    environment = {**os.environ, "APT_CONFIG": str(config), "LC_ALL": "C"}
     # apt reads its lists without a lock, and does not wait for the one it writes them with.
     with holding_lock(home.with_name(f"{home.name}.lock")):
         for file, text in texts.items():
@@ -79,102 +331,30 @@ def _apt(suite: str, arch: str) -> Path:
                 file.write_text(text)
                 updated.unlink(missing_ok=True)
         if not updated.exists() or time.time() - updated.stat().st_mtime > FRESH_SECONDS:
-            run(["apt-get", "update"], env=_environment(config))
+            run(["apt-get", "update"], env=environment)
             updated.touch()
-    return config
+    return environment
 
 
-def _environment(config: Path) -> dict[str, str]:
-    return {**os.environ, "APT_CONFIG": str(config), "LC_ALL": "C"}
+def apt_candidates(suite: str, arch: str, names: list[str]) -> list[DebianFile]:
+    """Returns what the release's index has of `names`, packages, or upstream tarballs where arch is source.
+
+    Raises CiError where a name is not there.
+    """
+    action = ["source", "--tar-only", "--download-only"] if arch == "source" else ["download"]
+    environment, archive = _apt(suite, "amd64" if arch == "source" else arch), _archive_of(suite)
+    printed = run(["apt-get", *action, *names, "--print-uris"], env=environment)
+    found = {}
+    for address, sha256 in re.findall(r"^'([^']+)' \S+ \d+ SHA256:([0-9a-f]{64})$", printed, re.MULTILINE):
+        file = DebianFile(suite, arch, unquote(address.removeprefix(archive)).lstrip("/"), sha256)
+        found[file.package] = file
+    if missing := [name for name in names if name not in found]:
+        raise CiError(f"Debian {suite} {arch} does not offer {', '.join(missing)}")
+    return [found[name] for name in names]
 
 
-def _fetch(config: Path, arguments: list[str], wanted: list[Remote], name: str) -> list[Path]:
-    """The wanted files, as they are expected to be, downloaded where the cache does not have them."""
-
-    def check(home: Path) -> None:
-        for remote in wanted:
-            check_sha256(home / remote.file, remote.sha256)
-
-    def download(target: Path) -> None:
-        run(["apt-get", *arguments], cwd=target, env=_environment(config))
-        check(target)
-
-    home = cached_dir(name, [[r.file, r.sha256] for r in wanted], download)
-    check(home)
-    return [home / remote.file for remote in wanted]
-
-
-def _listed(config: Path, arguments: list[str]) -> list[Remote]:
-    output = run(["apt-get", *arguments, "--print-uris"], env=_environment(config))
-    found = re.findall(r"^'([^']+)' (\S+) \d+ SHA256:([0-9a-f]{64})$", output, re.MULTILINE)
-    return sorted((Remote(file, sha256) for _, file, sha256 in found), key=lambda r: r.file)
-
-
-def offered(suite: str, arch: str, names: list[str]) -> list[Remote]:
-    """The .deb files that Debian has of `names`. arch: amd64 or arm64."""
-    wanted = _listed(_apt(suite, arch), ["download", *names])
-    if len(wanted) != len(names):
-        raise CiError(f"Debian {suite} {arch} offers {len(wanted)} of the {len(names)} packages {names}")
-    return wanted
-
-
-def offered_source(suite: str, package: str) -> Remote:
-    """The upstream tarball that Debian has of a source package."""
-    wanted = _listed(_apt(suite, "amd64"), [*SOURCE, package])
-    if len(wanted) != 1:
-        raise CiError(f"Debian {suite} offers {len(wanted)} upstream tarballs of {package}, expected 1")
-    return wanted[0]
-
-
-def packages(suite: str, arch: str, names: list[str]) -> list[Path]:
-    """The .deb files of `names`, without their dependencies, as in ci/debian.lock. arch: amd64 or arm64."""
-    wanted = offered(suite, arch, names)
-    for remote in wanted:
-        _check_locked(f"{suite}/{arch}", remote)
-    return _fetch(_apt(suite, arch), ["download", *names], wanted, f"debs/{suite}-{arch}")
-
-
-def source(suite: str, package: str, sha256: str | None = None) -> Path:
-    """The upstream tarball of a source package, with this sha256 or the one in ci/debian.lock."""
-    remote = offered_source(suite, package)
-    if not sha256:
-        _check_locked(f"{suite}/source", remote)
-    elif remote.sha256 != sha256:
-        raise CiError(
-            f"Debian {suite}'s {remote.file} has sha256 {remote.sha256}, expected {sha256} "
-            "(recipe/variants.yaml): Debian has another version now; add a row for it, or use another"
-        )
-    return _fetch(_apt(suite, "amd64"), [*SOURCE, package], [remote], f"sources/{package}")[0]
-
-
-def _check_locked(place: str, remote: Remote) -> None:
-    """Raises CiError for a file that ci/debian.lock does not have. place: SUITE/ARCHITECTURE."""
-    locked = _locked().get(f"{place}/{remote.file}")
-    if locked != remote.sha256:
-        raise CiError(
-            f"Debian's {place}/{remote.file} has sha256 {remote.sha256}, expected {locked or 'another version'} "
-            "(ci/debian.lock): Debian has released an update; run ci/lock.sh and commit what it changes"
-        )
-
-
-@cache
-def _locked() -> dict[str, str]:
-    lines = (line.split() for line in LOCK.read_text().splitlines() if not line.startswith("#"))
-    return {name: sha256 for sha256, name in lines}
-
-
-def check_sha256(path: Path, expected: str) -> None:
-    """Raises CiError when the file's sha256 is another one."""
-    actual = hashlib.sha256(path.read_bytes()).hexdigest()
-    if actual != expected:
-        raise CiError(f"{path} has sha256 {actual}, expected {expected}: delete its folder and try again")
-
-
-def unpack(debs: list[Path], target: Path) -> None:
-    """Unpacks .deb files into a folder, with absolute links made relative to it."""
-    for deb in debs:
-        subprocess.run(["dpkg-deb", "-x", str(deb), str(target)], check=True)
-    for path in target.rglob("*"):
-        if path.is_symlink() and (link := path.readlink()).is_absolute():
-            path.unlink()
-            path.symlink_to(Path(*[".."] * (len(path.relative_to(target).parts) - 1)) / link.relative_to("/"))
+def _fetch_replacement(file: DebianFile, target: Path) -> None:
+    (now,) = apt_candidates(file.suite, file.arch, [file.package])
+    if reason := _download(f"{_archive_of(file.suite)}/{now.path}", target / now.file_name, now.sha256):
+        raise CiError(f"{_archive_of(file.suite)} offers {now} and does not send it: {reason}; try again")
+    (target / REPLACES).write_text(str(file))

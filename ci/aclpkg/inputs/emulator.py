@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Runs AArch64 programs: as they are on AArch64, under qemu-user elsewhere.
 
 One qemu for everything, built from Debian's source package since Debian's own
@@ -21,6 +22,17 @@ from . import debian
 from .bootstrap import BOOTSTRAP
 
 NATIVE = platform.machine() == "aarch64"
+# What building the emulator, and ACL, takes of the machine, by Debian's packages.
+PROGRAMS = {"tar": "tar", "xz": "xz-utils"}
+if not NATIVE:
+    PROGRAMS |= {
+        "gcc": "gcc",
+        "make": "make",
+        "pkg-config": "pkg-config",
+        "glib-2.0.pc": "libglib2.0-dev",
+        # gcc only recommends it.
+        "/usr/include/stdio.h": "libc6-dev",
+    }
 CONFIGURE = [
     "--enable-download",
     "--target-list=aarch64-linux-user",

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The environments in env/lock."""
 
 import tempfile

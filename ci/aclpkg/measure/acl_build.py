@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """How long build_acl.sh takes."""
 
 import os

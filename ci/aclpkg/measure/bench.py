@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Everything that is promised about speed and memory, measured, and whether it is kept."""
 
 import json

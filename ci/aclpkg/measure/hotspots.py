@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Which functions a layer's call spends its instructions and modelled cycles in."""
 
 import re

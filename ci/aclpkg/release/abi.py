@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Whether a package can take the place of the last published one of its version."""
 
 import filecmp

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """One archive with a channel that needs no other, for clusters without internet."""
 
 import shutil

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Writes env/lock: the packages of every environment."""
 
 import json

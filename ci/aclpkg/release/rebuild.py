@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Builds a package again, from the recipe and the sources inside it."""
 
 import os

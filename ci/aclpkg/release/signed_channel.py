@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Puts packages into a channel, whole or not at all.
 
 A channel that is a folder looks like this:

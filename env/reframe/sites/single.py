@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """One AArch64 machine, without a scheduler, in an environment that has acl-qlinear."""
 
 site_configuration = {

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """A generic AArch64 cluster with Slurm and Lmod: write your partition's name and its processors here."""
 
 site_configuration = {

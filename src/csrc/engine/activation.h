@@ -6,9 +6,9 @@
 
 #include <cstdint>
 
-namespace acl_qlinear {
+#include "engine/types.h"
 
-enum class Activation { none, relu, leaky_relu, tanh, gelu, gelu_tanh, silu };
+namespace acl_qlinear {
 
 // Whether f(c x) = c f(x) for every c > 0, so that it can be applied in any units.
 constexpr bool is_homogeneous(Activation a) {

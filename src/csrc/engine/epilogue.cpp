@@ -1,10 +1,11 @@
-#include "epilogue.h"
+#include "engine/epilogue.h"
 
 #include <arm_neon.h>
 
 #include <cstring>
 
-#include "bf16.h"
+#include "engine/activation.h"
+#include "engine/bf16.h"
 
 namespace acl_qlinear {
 namespace {
@@ -25,13 +26,13 @@ template <bool has_offset, bool has_bias> struct Columns {
     float32x4_t  multiplier[kVectors];
     const float* bias;
     int16x8_t   zero_point;
-    float32x4_t per_unit, negative_slope;
+    float32x4_t inverse_scale, negative_slope;
 
     [[gnu::always_inline]] Columns(const Epilogue& e, int64_t n)
         : bias(e.bias + (has_bias ? n : 0)),
           zero_point(vdupq_n_s16(static_cast<int16_t>(e.zero_point))),
-          per_unit(vdupq_n_f32(e.per_unit)),
-          negative_slope(vdupq_n_f32(e.negative_slope)) {
+          inverse_scale(vdupq_n_f32(e.inverse_scale)),
+          negative_slope(vdupq_n_f32(e.post.negative_slope)) {
         for (int i = 0; i < kVectors; ++i) {
             offset[i]     = has_offset ? vld1q_s32(e.offset + n + kVector * i) : vdupq_n_s32(0);
             multiplier[i] = vld1q_f32(e.multiplier + n + kVector * i);
@@ -64,7 +65,7 @@ template <bool has_offset, bool has_bias> struct Columns {
         if constexpr (activation == Activation::relu) {
             return rounded<Activation::none>(acc, i);
         } else if constexpr (activation != Activation::none) {
-            return vcvtnq_s32_f32(vmulq_f32(value<activation>(acc, i), per_unit));
+            return vcvtnq_s32_f32(vmulq_f32(value<activation>(acc, i), inverse_scale));
         } else if constexpr (has_bias) {
             return vcvtnq_s32_f32(value<activation>(acc, i));
         } else {
@@ -90,7 +91,7 @@ inline void store4(uint16_t* p, float32x4_t v) { vst1_u16(p, to_bf16(v)); }
 
 // Out is int8_t, uint8_t, float, or uint16_t for bf16.
 template <typename Out, bool has_offset, bool has_bias, Activation activation>
-void apply_to_all(const Products& acc, int64_t rows, int64_t columns, const Epilogue& e, void* out, int64_t stride) {
+void apply_to_all(const Accumulators& acc, int64_t rows, int64_t columns, const Epilogue& e, void* out, int64_t stride) {
     const auto apply = [](const Columns<has_offset, has_bias>& c, const int32_t* const* from, Out* to) {
         if constexpr (sizeof(Out) == 1) {
             store(to, c.template shifted<activation>(from, 0), c.template shifted<activation>(from, 2));
@@ -129,7 +130,7 @@ void apply_to_all(const Products& acc, int64_t rows, int64_t columns, const Epil
     }
 }
 
-using Apply = void(const Products&, int64_t, int64_t, const Epilogue&, void*, int64_t);
+using Apply = void(const Accumulators&, int64_t, int64_t, const Epilogue&, void*, int64_t);
 
 template <typename Out, Activation activation> Apply* with_vectors(const Epilogue& e) {
     return e.offset ? e.bias ? apply_to_all<Out, true, true, activation> : apply_to_all<Out, true, false, activation>
@@ -138,7 +139,7 @@ template <typename Out, Activation activation> Apply* with_vectors(const Epilogu
 }
 
 template <typename Out> Apply* with_activation(const Epilogue& e) {
-    switch (e.activation) {
+    switch (e.post.activation) {
     case Activation::none: return with_vectors<Out, Activation::none>(e);
     case Activation::relu: return with_vectors<Out, Activation::relu>(e);
     case Activation::leaky_relu: return with_vectors<Out, Activation::leaky_relu>(e);
@@ -162,7 +163,7 @@ Apply* with_type(const Epilogue& e) {
 
 } // namespace
 
-void apply_epilogue(const Products& acc, int64_t rows, int64_t columns, const Epilogue& e, void* out,
+void apply_epilogue(const Accumulators& acc, int64_t rows, int64_t columns, const Epilogue& e, void* out,
                     int64_t out_stride) {
     with_type(e)(acc, rows, columns, e, out, out_stride);
 }

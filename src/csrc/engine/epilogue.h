@@ -3,33 +3,32 @@
 
 #include <cstdint>
 
-#include "activation.h"
-#include "gemm.h"
-#include "quantize.h"
+#include "engine/gemm.h"
+#include "engine/types.h"
 
 namespace acl_qlinear {
 
 // What is done to acc[m, n], an int32:
 //   v = activation((acc[m, n] + offset[n]) * multiplier[n] + bias[n])
 //   fp32, bf16:  out[m, n] = v
-//   s8, u8:      out[m, n] = saturate(round(v * per_unit) + zero_point)
+//   s8, u8:      out[m, n] = saturate(round(v * inverse_scale) + zero_point)
 // with round to nearest, ties to even, and fused multiply-adds in fp32. s8 and u8 with neither
 // bias nor activation are rounded once, exactly.
-// The vectors have one value per column and are readable up to the next multiple of 16 columns.
+// The vectors have one value per column. kEpilogueColumns of them are read at a time, so up to
+// kEpilogueColumns - 1 are read beyond the last column; those may be anything.
 struct Epilogue {
     const int32_t* offset;     // nullptr for none
     const float*   multiplier;
     const float*   bias;       // nullptr for none
-    Activation     activation;
-    float          negative_slope; // of leaky_relu
-    DType          type;       // of the output
-    float          per_unit;   // s8, u8: 1 unless `activation` is to see other units than the output's
+    PostOp         post;
+    DType          type;          // of the output
+    float          inverse_scale; // s8, u8: 1 unless `activation` is to see other units than the output's
     int32_t        zero_point;
 };
 
 // For the first `rows` rows and `columns` columns of `acc`; `out` has `out_stride` elements per
 // row.
-void apply_epilogue(const Products& acc, int64_t rows, int64_t columns, const Epilogue& e, void* out,
+void apply_epilogue(const Accumulators& acc, int64_t rows, int64_t columns, const Epilogue& e, void* out,
                     int64_t out_stride);
 
 } // namespace acl_qlinear

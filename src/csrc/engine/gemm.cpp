@@ -1,11 +1,11 @@
-#include "gemm.h"
+#include "engine/gemm.h"
 
 #include <algorithm>
 #include <numeric>
 
-#include "integers.h"
-#include "pack_tile.h"
-#include "scratch.h"
+#include "engine/scratch.h"
+#include "kernels/integers.h"
+#include "kernels/pack_tile.h"
 
 namespace acl_qlinear {
 namespace {
@@ -15,16 +15,12 @@ constexpr int64_t kHalfL1 = 32 * 1024;
 
 } // namespace
 
-int64_t max_rows(int64_t K) {
-    return std::clamp<int64_t>(512 * 1024 / K / kMaxTileRows * kMaxTileRows, kMaxTileRows, 128);
-}
-
-PackedRows::PackedRows(const KernelFamily& family, DType type, const void* x, int64_t rows, int64_t K)
+PackedActivations::PackedActivations(const KernelFamily& family, const Input& x, int64_t rows, int64_t K)
     : family_(family), K_(K), columns_(family.panel_columns()), rows_(0) {
     int64_t rest = rows;
     for (const TileKernel& kernel : family.kernels) {
-        if (kernel.run && rest >= kernel.fewest) {
-            const int64_t tiles = rest / kernel.rows + (rest % kernel.rows >= kernel.fewest);
+        if (kernel.run && rest >= kernel.min_rows) {
+            const int64_t tiles = rest / kernel.rows + (rest % kernel.rows >= kernel.min_rows);
             part_[parts_++] = {&kernel, tiles};
             rows_ += tiles * kernel.rows;
             rest -= tiles * kernel.rows;
@@ -36,7 +32,7 @@ PackedRows::PackedRows(const KernelFamily& family, DType type, const void* x, in
     block_  = round_up(ceil_div(K, blocks), kChunk);
     packed_ = scratch<Scratch::packed_activations, int8_t>(static_cast<size_t>(rows_ * round_up(K, kChunk)));
 
-    const int8x16_t flip = vdupq_n_s8(type == DType::u8 ? INT8_MIN : 0);
+    const int8x16_t flip = vdupq_n_s8(x.type == DType::u8 ? INT8_MIN : 0);
     int8_t* out = packed_;
     for (int64_t begin = 0; begin < K; begin += block_) {
         const int64_t count = std::min(block_, K - begin);
@@ -47,30 +43,30 @@ PackedRows::PackedRows(const KernelFamily& family, DType type, const void* x, in
                 const int8_t* row[kMaxTileRows];
                 for (int64_t j = 0; j < kernel.rows; ++j) {
                     // Any row fills up the last tile: its products are not used.
-                    row[j] = static_cast<const int8_t*>(x) + std::min(first + j, rows - 1) * K;
+                    row[j] = static_cast<const int8_t*>(x.data) + std::min(first + j, rows - 1) * K;
                 }
                 kernel.pack(row, begin, count, flip, out);
-                out += kernel.rows * round_up(count, family.step);
+                out += kernel.rows * round_up(count, family.k_step);
             }
         }
     }
 }
 
-int64_t PackedRows::panels_at_once() const {
+int64_t PackedActivations::panels_at_once() const {
     const int64_t panels = kHalfL1 / (rows_ * columns_ * static_cast<int64_t>(sizeof(int32_t)));
     const int64_t fewest = kEpilogueColumns / std::gcd(kEpilogueColumns, columns_);
     return std::max<int64_t>(1, panels / fewest) * fewest;
 }
 
-Products PackedRows::multiply(const int8_t* weights, int64_t panels) const {
-    const int64_t K = round_up(K_, family_.step), size = rows_ * columns_;
+Accumulators PackedActivations::multiply(const int8_t* weights, int64_t panels) const {
+    const int64_t K = round_up(K_, family_.k_step), size = rows_ * columns_;
     const int64_t more = ceil_div(kEpilogueColumns, columns_);
     int32_t* const sums = scratch<Scratch::accumulators, int32_t>(static_cast<size_t>((panels + more) * size));
-    const Products products{sums, rows_, columns_};
+    const Accumulators accumulators{sums, rows_, columns_};
     if (rows_ == part_[0].kernel->rows) {
         // One tile: all panels in one call.
         part_[0].kernel->run(packed_, weights, sums, 1, static_cast<int>(panels), static_cast<int>(K));
-        return products;
+        return accumulators;
     }
     for (int64_t panel = 0; panel < panels; ++panel, weights += K * columns_) {
         int32_t* const sum = sums + panel * size;
@@ -83,11 +79,11 @@ Products PackedRows::multiply(const int8_t* weights, int64_t panels) const {
             }
         }
     }
-    return products;
+    return accumulators;
 }
 
-void PackedRows::multiply_block(const int8_t* panel, int64_t begin, int32_t* C) const {
-    const int64_t count = std::min(block_, round_up(K_, family_.step) - begin);
+void PackedActivations::multiply_block(const int8_t* panel, int64_t begin, int32_t* C) const {
+    const int64_t count = std::min(block_, round_up(K_, family_.k_step) - begin);
     const int8_t* A = packed_ + rows_ * begin;
     for (int i = 0; i < parts_; ++i) {
         const auto& [kernel, tiles] = part_[i];

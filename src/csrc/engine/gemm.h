@@ -3,38 +3,34 @@
 
 #include <cstdint>
 
-#include "kernels.h"
-#include "quantize.h"
+#include "engine/types.h"
+#include "kernels/families.h"
 
 namespace acl_qlinear {
-
-// The most rows of one PackedRows: enough to use a panel of weights often while it is in the L1
-// cache; packed, they take half of a 1 MiB L2 cache.
-int64_t max_rows(int64_t K);
 
 // What the epilogue reads at a time.
 constexpr int64_t kEpilogueColumns = 16;
 
 // Products of some rows with some panels, panel by panel.
-struct Products {
+struct Accumulators {
     // [panels, rows, panel_columns], readable for columns up to the next multiple of kEpilogueColumns
     int32_t* values;
     int64_t  rows, panel_columns;
 };
 
 // Some rows of activations, packed once for all panels of weights.
-class PackedRows {
+class PackedActivations {
 public:
-    // x: [rows, K], row-major, of type s8, or u8, which becomes s8 on the way.
+    // x: [rows, K], of type s8, or u8, which becomes s8 on the way.
     // Uses this thread's scratch memory, so there is one at a time.
-    PackedRows(const KernelFamily& family, DType type, const void* x, int64_t rows, int64_t K);
+    PackedActivations(const KernelFamily& family, const Input& x, int64_t rows, int64_t K);
 
     // How many panels' products fit into half of an L1 cache; so many, or the fewest, that their
     // columns are a multiple of kEpilogueColumns.
     int64_t panels_at_once() const;
 
     // The products with `panels` panels that lie one after the other; valid until the next call.
-    Products multiply(const int8_t* weights, int64_t panels) const;
+    Accumulators multiply(const int8_t* weights, int64_t panels) const;
 
 private:
     // The tiles of one height, which follow one another in the packed rows.

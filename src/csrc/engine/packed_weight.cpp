@@ -1,4 +1,4 @@
-#include "packed_weight.h"
+#include "engine/packed_weight.h"
 
 #include <algorithm>
 #include <cmath>
@@ -7,7 +7,8 @@
 #include <stdexcept>
 #include <string>
 
-#include "integers.h"
+#include "engine/gemm.h"
+#include "kernels/integers.h"
 
 namespace acl_qlinear {
 namespace {
@@ -15,6 +16,9 @@ namespace {
 constexpr uint64_t kMagic   = 0x314c4e51'4c4341ffULL; // "\xffACLQNL1", little endian
 constexpr uint32_t kVersion = 3;
 constexpr size_t   kAlign   = 64;
+// Vectors of one value per column have room up to a multiple of this.
+constexpr int64_t kPaddedColumns = 16;
+static_assert(kPaddedColumns % kEpilogueColumns == 0, "a call's terms are made of whole blocks of columns");
 
 struct Header {
     uint64_t magic;
@@ -24,8 +28,8 @@ struct Header {
     int64_t  N;
     int64_t  K;
     int64_t  scale_count;
-    uint32_t has_bias;
-    uint32_t was_biased;
+    uint32_t bias_is_nonzero;
+    uint32_t bias_was_given;
     uint64_t has_zero_points;
     char     family[48];
 };
@@ -35,7 +39,7 @@ struct Layout {
 };
 
 Layout layout_of(const Header& header, const KernelFamily& family) {
-    const size_t columns = round_up<size_t>(static_cast<size_t>(header.N), 16);
+    const size_t columns = static_cast<size_t>(round_up(header.N, kPaddedColumns));
     Layout at{};
     at.column_sums   = round_up(sizeof(Header), kAlign);
     at.scales        = at.column_sums + columns * sizeof(int32_t);
@@ -44,6 +48,24 @@ Layout layout_of(const Header& header, const KernelFamily& family) {
     at.values        = at.zero_points + (header.has_zero_points ? columns * sizeof(int32_t) : 0);
     at.size = round_up(at.values + family.packed_bytes(header.N, header.K), static_cast<size_t>(header.N));
     return at;
+}
+
+Header header_of(const WeightSource& source, const KernelFamily& family) {
+    const auto is_not_0 = [](auto value) { return value != 0; };
+    Header header{};
+    header.magic           = kMagic;
+    header.version         = kVersion;
+    header.sve_bytes       = sve_bytes();
+    header.N               = source.N;
+    header.K               = source.K;
+    header.scale_count     = source.scale_count;
+    header.bias_was_given  = source.bias != nullptr;
+    header.bias_is_nonzero = source.bias && std::any_of(source.bias, source.bias + source.N, is_not_0);
+    header.has_zero_points =
+        source.zero_points && std::any_of(source.zero_points, source.zero_points + source.scale_count, is_not_0);
+    std::string(family.name).copy(header.family, sizeof header.family - 1);
+    header.size = layout_of(header, family).size;
+    return header;
 }
 
 void check(const WeightSource& s) {
@@ -81,28 +103,18 @@ void check(const WeightSource& s) {
 
 } // namespace
 
-void pack(const WeightSource& source, const std::function<void*(size_t)>& allocate) {
+PackPlan plan_packing(const WeightSource& source) {
     check(source);
+    const KernelFamily& family = choose_family(source.N, source.K);
+    return {&family, header_of(source, family).size};
+}
+
+void pack(const WeightSource& source, const PackPlan& plan, void* packed) {
     const int64_t N = source.N, K = source.K;
-    const auto is_not_0 = [](auto value) { return value != 0; };
+    const Header header = header_of(source, *plan.family);
+    const Layout at     = layout_of(header, *plan.family);
 
-    Header header{};
-    header.magic       = kMagic;
-    header.version     = kVersion;
-    header.sve_bytes   = sve_bytes();
-    header.N           = N;
-    header.K           = K;
-    header.scale_count = source.scale_count;
-    header.was_biased  = source.bias != nullptr;
-    header.has_bias    = source.bias && std::any_of(source.bias, source.bias + N, is_not_0);
-    header.has_zero_points =
-        source.zero_points && std::any_of(source.zero_points, source.zero_points + source.scale_count, is_not_0);
-    const KernelFamily& family = choose_family(N, K);
-    std::string(family.name).copy(header.family, sizeof header.family - 1);
-    const Layout at = layout_of(header, family);
-    header.size     = at.size;
-
-    auto* const bytes = static_cast<char*>(allocate(at.size));
+    auto* const bytes = static_cast<char*>(packed);
     std::memset(bytes, 0, at.size);
     std::memcpy(bytes, &header, sizeof header);
 
@@ -121,10 +133,10 @@ void pack(const WeightSource& source, const std::function<void*(size_t)>& alloca
     if (source.bias) {
         std::memcpy(bytes + at.bias, source.bias, static_cast<size_t>(N) * sizeof(float));
     }
-    pack_weights(family, N, K, source.values, reinterpret_cast<int8_t*>(bytes + at.values));
+    pack_weights(*plan.family, N, K, source.values, reinterpret_cast<int8_t*>(bytes + at.values));
 }
 
-PackedWeight view_packed(const void* bytes, size_t size) {
+PackedWeight checked_view(const void* bytes, size_t size) {
     const auto* const base = static_cast<const char*>(bytes);
     Header header;
     if (size < sizeof header) {
@@ -168,8 +180,8 @@ PackedWeight view_packed(const void* bytes, size_t size) {
     packed.N           = header.N;
     packed.K           = header.K;
     packed.scale_count = header.scale_count;
-    packed.has_bias    = header.has_bias != 0;
-    packed.was_biased  = header.was_biased != 0;
+    packed.bias_is_nonzero = header.bias_is_nonzero != 0;
+    packed.bias_was_given  = header.bias_was_given != 0;
     packed.family      = family;
     packed.column_sums = reinterpret_cast<const int32_t*>(base + at.column_sums);
     packed.scales      = reinterpret_cast<const double*>(base + at.scales);

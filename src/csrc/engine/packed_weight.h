@@ -12,9 +12,8 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <functional>
 
-#include "kernels.h"
+#include "kernels/families.h"
 
 namespace acl_qlinear {
 
@@ -34,8 +33,8 @@ struct PackedWeight {
     int64_t        N;
     int64_t        K;
     int64_t        scale_count;
-    bool           has_bias;    // whether a bias value is not 0
-    bool           was_biased;  // whether there was a bias
+    bool           bias_is_nonzero; // in any of its values
+    bool           bias_was_given;
     const int32_t* column_sums; // sum over k of values[n, k] - zero_points[n]
     const double*  scales;
     const float*   bias;        // zeros where there is none
@@ -48,14 +47,21 @@ struct PackedWeight {
 // zero points 2^31 / (255 * 255).
 constexpr int64_t kMaxK = 65793, kMaxKWithZeroPoints = 33025;
 
-// Packs `source`. `allocate` gets the size in bytes and returns the block to
-// fill, aligned to 64 bytes.
-// Throws std::invalid_argument when a size, a scale or a bias value is out of range.
-void pack(const WeightSource& source, const std::function<void*(size_t)>& allocate);
+// What `pack` makes of a source on this CPU.
+struct PackPlan {
+    const KernelFamily* family;
+    size_t              size; // in bytes, a multiple of N
+};
 
-// Checks that `bytes` is a packed weight made by this version of the engine for
-// a CPU like this one. Throws std::invalid_argument, with the reason, if not.
-PackedWeight view_packed(const void* bytes, size_t size);
+// Throws std::invalid_argument when a size, a scale or a bias value is out of range.
+PackPlan plan_packing(const WeightSource& source);
+
+// Packs `source` as planned into `bytes`, plan.size of them, aligned to 64 bytes.
+void pack(const WeightSource& source, const PackPlan& plan, void* bytes);
+
+// A view of `bytes`, if they are a packed weight made by this version of the engine for a CPU like
+// this one. Throws std::invalid_argument, with the reason, if not.
+PackedWeight checked_view(const void* bytes, size_t size);
 
 // Writes the weights, [N, K] row-major, as they were before packing.
 void unpack(const PackedWeight& weight, int8_t* values);

@@ -1,11 +1,11 @@
-#include "quantize.h"
+#include "engine/quantize.h"
 
 #include <arm_neon.h>
 
 #include <cstring>
 
-#include "bf16.h"
-#include "scratch.h"
+#include "engine/bf16.h"
+#include "engine/scratch.h"
 
 namespace acl_qlinear {
 namespace {
@@ -23,10 +23,10 @@ inline Vectors load16(const uint16_t* x) {
     return {{load_bf16(x), load_bf16(x + 4), load_bf16(x + 8), load_bf16(x + 12)}};
 }
 
-inline int8x16_t quantize16(const Vectors& x, float32x4_t per_unit, int16x8_t zero_point) {
+inline int8x16_t quantize16(const Vectors& x, float32x4_t inverse_scale, int16x8_t zero_point) {
     int32x4_t q[4];
     for (int i = 0; i < 4; ++i) {
-        q[i] = vcvtnq_s32_f32(vmulq_f32(x.v[i], per_unit));
+        q[i] = vcvtnq_s32_f32(vmulq_f32(x.v[i], inverse_scale));
     }
     const int16x8_t low  = vqaddq_s16(vqmovn_high_s32(vqmovn_s32(q[0]), q[1]), zero_point);
     const int16x8_t high = vqaddq_s16(vqmovn_high_s32(vqmovn_s32(q[2]), q[3]), zero_point);
@@ -35,33 +35,16 @@ inline int8x16_t quantize16(const Vectors& x, float32x4_t per_unit, int16x8_t ze
 
 // fp32 and bf16: T is float or uint16_t. `out` has room up to the next multiple of 16.
 template <typename T> void quantize_all(const T* x, size_t count, const Quantization& q, int8_t* out) {
-    const float32x4_t per_unit = vdupq_n_f32(1.0f / static_cast<float>(q.scale));
+    const float32x4_t inverse_scale = vdupq_n_f32(1.0f / static_cast<float>(q.scale));
     const int16x8_t zero_point = vdupq_n_s16(static_cast<int16_t>(q.zero_point));
     size_t i = 0;
     for (; i + kStep <= count; i += kStep) {
-        vst1q_s8(out + i, quantize16(load16(x + i), per_unit, zero_point));
+        vst1q_s8(out + i, quantize16(load16(x + i), inverse_scale, zero_point));
     }
     if (i < count) {
         T last[kStep] = {};
         std::memcpy(last, x + i, (count - i) * sizeof(T));
-        vst1q_s8(out + i, quantize16(load16(last), per_unit, zero_point));
-    }
-}
-
-void flip_all(const uint8_t* x, size_t count, int8_t* out) {
-    const uint8x16_t top = vdupq_n_u8(0x80);
-    const auto flip      = [&](size_t i) { vst1q_s8(out + i, vreinterpretq_s8_u8(veorq_u8(vld1q_u8(x + i), top))); };
-    size_t i = 0;
-    for (; i + 4 * kStep <= count; i += 4 * kStep) {
-        for (size_t j = 0; j < 4; ++j) {
-            flip(i + j * kStep);
-        }
-    }
-    for (; i + kStep <= count; i += kStep) {
-        flip(i);
-    }
-    for (; i < count; ++i) {
-        out[i] = static_cast<int8_t>(x[i] ^ 0x80);
+        vst1q_s8(out + i, quantize16(load16(last), inverse_scale, zero_point));
     }
 }
 
@@ -93,17 +76,14 @@ template <typename T> Range range_of_all(const T* x, size_t count) {
 
 } // namespace
 
-const int8_t* to_signed(DType type, const void* x, size_t count, const Quantization& q) {
-    if (type == DType::s8) {
-        return static_cast<const int8_t*>(x);
-    }
+Input quantize(const Input& x, size_t count) {
     auto* const out = scratch<Scratch::activations, int8_t>(count + kStep);
-    switch (type) {
-    case DType::u8: flip_all(static_cast<const uint8_t*>(x), count, out); break;
-    case DType::f32: quantize_all(static_cast<const float*>(x), count, q, out); break;
-    default: quantize_all(static_cast<const uint16_t*>(x), count, q, out); break;
+    if (x.type == DType::f32) {
+        quantize_all(static_cast<const float*>(x.data), count, x.quantization, out);
+    } else {
+        quantize_all(static_cast<const uint16_t*>(x.data), count, x.quantization, out);
     }
-    return out;
+    return {DType::s8, out, x.quantization};
 }
 
 Range range_of(DType type, const void* x, size_t count) {

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Modules: taking over from PyTorch's, quantizing, saving, PT2E."""
 
 import copy

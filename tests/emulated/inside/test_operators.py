@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The operators, inside an installed prefix: results, packing, errors.
 
 Expected results are those of acl_qlinear.reference: integer arithmetic in numpy.
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import INTEGER, QUANTIZED, TORCH, Case, Errors, quantized, torch_weight
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
 import acl_qlinear
@@ -22,15 +23,16 @@ from acl_qlinear.reference import Quantized
 
 # Over all examples of the property test.
 ERRORS = Errors()
+EXAMPLES = hashlib.sha256()
 ACTIVATIONS = list(reference.ACTIVATIONS)
 
 sizes = st.one_of(st.integers(1, 40), st.sampled_from([63, 64, 65, 96, 97, 130, 200]))
 types = st.sampled_from(list(TORCH))
 
 
-@settings(
-    max_examples=250, deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow]
-)
+# A seed, since `derandomize` draws by where pytest is started from.
+@seed(24)
+@settings(max_examples=250, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     M=sizes,
     K=st.one_of(sizes, st.sampled_from([768, 3080])),
@@ -46,18 +48,19 @@ types = st.sampled_from(list(TORCH))
     x_zero_point=st.integers(-128, 127),
     y_zero_point=st.integers(-128, 127),
     layout=st.sampled_from(["contiguous", "transposed", "strided", "out", "in place"]),
-    seed=st.integers(0, 2**32 - 1),
+    contents=st.integers(0, 2**32 - 1),
 )
 def test_results(
     M, K, N, x_type, y_type, per_channel, with_bias, with_zero_points, activation, negative_slope,
-    log_multiplier, x_zero_point, y_zero_point, layout, seed,
+    log_multiplier, x_zero_point, y_zero_point, layout, contents,
 ):  # fmt: skip
+    EXAMPLES.update(repr(list(locals().values())).encode())
     if layout == "in place":
         N, y_type = K, x_type
     # Multipliers from 2^-14 to 8: with wide sums the largest saturate nearly everywhere.
     case = Case(
         M, K, N, x_type, per_channel, with_bias, with_zero_points, log_multiplier,
-        x_zero_point + 128 * (x_type == "u8"), seed,
+        x_zero_point + 128 * (x_type == "u8"), contents,
     )  # fmt: skip
     x, options = case.x, {"activation": activation, "negative_slope": negative_slope}
     y_zero_point += 128 * (y_type == "u8")
@@ -83,7 +86,7 @@ def test_share_of_elements_that_are_one_off():
         for x_type in INTEGER:
             case = Case(*shape, x_type)
             case.check(case.run(x_type, 3), x_type, ERRORS, y_zero_point=3)
-    print(f"\n{ERRORS.off} of {ERRORS.all} elements are 1 LSB off")
+    print(f"\n{ERRORS.off} of {ERRORS.all} elements are 1 LSB off\nexamples {EXAMPLES.hexdigest()}")
     assert ERRORS.all > 500_000 and ERRORS.off <= 1e-4 * ERRORS.all
 
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Threads, forks and memory."""
 
 import ctypes
@@ -25,9 +26,7 @@ def test_sixteen_python_threads_at_once():
         start.wait()
         for _ in range(5):
             results.append(torch.equal(case.run("u8", x=case.x[:M]), expected[:M]))
-            results.append(
-                torch.equal(acl_qlinear.linear_dynamic(dynamic.x[:M], dynamic.packed), expected_dynamic[M])
-            )
+            results.append(torch.equal(acl_qlinear.linear_dynamic(dynamic.x[:M], dynamic.packed), expected_dynamic[M]))
 
     for intra_op in (1, 4):
         torch.set_num_threads(intra_op)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The operators and modules under torch.library.opcheck, torch.compile and torch.export."""
 
 import io

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // An fp32 GEMM on the installed library, checked element by element against plain sums.
 
 #include <arm_compute/runtime/NEON/functions/NEGEMM.h>

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # Written by ci/spack-easybuild.sh from recipe/variants.yaml.
 import os
 

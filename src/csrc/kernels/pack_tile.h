@@ -1,4 +1,4 @@
-// Activations in the layout that the kernels read; see PackTile in kernels.h.
+// Activations in the layout that the kernels read; see PackTile in micro_kernel.h.
 #pragma once
 
 #include <arm_neon.h>

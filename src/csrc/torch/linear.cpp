@@ -1,0 +1,225 @@
+// Calls of layers.
+#include <ATen/ATen.h>
+#include <ATen/native/quantized/cpu/QuantUtils.h>
+#include <ATen/quantized/QTensorImpl.h>
+#include <ATen/quantized/Quantizer.h>
+
+#include <atomic>
+#include <cmath>
+
+#include "engine/linear.h"
+#include "engine/quantize.h"
+#include "torch/checks.h"
+#include "torch/operators.h"
+#include "torch/parallel_aten.h"
+
+namespace acl_qlinear::operators {
+namespace {
+
+std::atomic<int64_t> fallbacks{0};
+std::atomic<bool>    is_fallback_forbidden{false};
+
+// Arguments as they come, before they are checked.
+struct QuantizationArguments {
+    double  scale;
+    int64_t zero_point;
+};
+
+struct ActivationArguments {
+    c10::string_view name;
+    double           negative_slope;
+};
+
+PostOp checked_activation(const char* op, const ActivationArguments& given) {
+    constexpr std::pair<c10::string_view, Activation> all[] = {
+        {"none", Activation::none}, {"relu", Activation::relu},           {"leaky_relu", Activation::leaky_relu},
+        {"tanh", Activation::tanh}, {"gelu", Activation::gelu},           {"gelu_tanh", Activation::gelu_tanh},
+        {"silu", Activation::silu},
+    };
+    for (const auto& [known, activation] : all) {
+        if (given.name == known) {
+            TORCH_CHECK_VALUE(std::isfinite(given.negative_slope), op, "negative_slope is ", given.negative_slope,
+                              ", expected a finite number");
+            return {activation, static_cast<float>(given.negative_slope)};
+        }
+    }
+    TORCH_CHECK_VALUE(false, op, "activation is \"", given.name,
+                      "\", expected none, relu, leaky_relu, tanh, gelu, gelu_tanh or silu");
+}
+
+DType dtype_of(const char* op, const char* name, at::ScalarType type) {
+    switch (type) {
+    case at::kChar:
+    case at::kQInt8: return DType::s8;
+    case at::kByte:
+    case at::kQUInt8: return DType::u8;
+    case at::kFloat: return DType::f32;
+    case at::kBFloat16: return DType::bf16;
+    default: TORCH_CHECK_TYPE(false, op, name, " is ", type, ", expected int8, uint8, float32 or bfloat16");
+    }
+}
+
+// name: "x" or "output".
+Quantization checked_quantization(const char* op, const char* name, const QuantizationArguments& given, DType type) {
+    TORCH_CHECK_VALUE(std::isfinite(given.scale) && given.scale > 0, op, name, "_scale is ", given.scale,
+                      ", expected a finite number above 0");
+    const int64_t lowest = type == DType::u8 ? 0 : -128;
+    TORCH_CHECK_VALUE(given.zero_point >= lowest && given.zero_point <= lowest + 255, op, name, "_zero_point is ",
+                      given.zero_point, ", expected ", lowest, " to ", lowest + 255, " for ",
+                      type == DType::u8 ? "uint8" : "int8");
+    return {given.scale, static_cast<int32_t>(given.zero_point)};
+}
+
+void check_columns(const char* op, const at::Tensor& x, const PackedWeight& weight) {
+    TORCH_CHECK_TYPE(x.device().is_cpu(), op, "x is ", describe(x), ", expected a CPU tensor");
+    TORCH_CHECK_VALUE(x.dim() >= 1 && x.size(-1) == weight.K, op, "x has shape ", x.sizes(), ", expected [..., ",
+                      weight.K, "], the packed weight's in_features");
+}
+
+using Sizes = c10::SmallVector<int64_t, 5>;
+
+// A call that is checked but for its output.
+struct Call {
+    const char*  op;
+    at::Tensor   x; // contiguous
+    DType        x_type;
+    Quantization input;
+    PackedWeight weight;
+    PostOp       post;
+
+    Sizes output_sizes() const {
+        Sizes sizes(x.sizes().begin(), x.sizes().end());
+        sizes.back() = weight.N;
+        return sizes;
+    }
+};
+
+// y: contiguous, of call.output_sizes(). output: for 8-bit y.
+void run(const Call& call, const at::Tensor& y, DType y_type, const Quantization& output) {
+    if (call.weight.zero_points) {
+        check_fallback(call.op, true);
+        fallbacks.fetch_add(1, std::memory_order_relaxed);
+    }
+    const int64_t M = call.x.numel() / call.weight.K;
+    const LinearCall linear_call{M, {call.x_type, call.x.const_data_ptr(), call.input},
+                                 {y_type, y.mutable_data_ptr(), output}, call.post};
+    value_errors(call.op, "", [&] { acl_qlinear::linear(linear_call, call.weight, aten_threads()); });
+}
+
+// A plain x with its quantization.
+Call plain_call(const char* op, const at::Tensor& x, const QuantizationArguments& input, const at::Tensor& packed,
+                const ActivationArguments& activation) {
+    const DType x_type        = dtype_of(op, "x", x.scalar_type());
+    const PostOp post         = checked_activation(op, activation);
+    const PackedWeight weight = checked_weight(op, packed);
+    check_columns(op, x, weight);
+    return {op, x.contiguous(), x_type, checked_quantization(op, "x", input, x_type), weight, post};
+}
+
+void run_plain(const Call& call, const at::Tensor& y, const QuantizationArguments& output) {
+    const DType y_type = dtype_of(call.op, "output_dtype", y.scalar_type());
+    run(call, y, y_type, checked_quantization(call.op, "output", output, y_type));
+}
+
+} // namespace
+
+at::Tensor linear(const at::Tensor& x, const at::Tensor& packed, double output_scale, int64_t output_zero_point,
+                  std::optional<at::ScalarType> output_dtype, c10::string_view activation, double negative_slope) {
+    constexpr const char* op = "acl_qlinear::linear: ";
+    const bool is_signed = x.scalar_type() == at::kQInt8;
+    TORCH_CHECK_TYPE((is_signed || x.scalar_type() == at::kQUInt8) && x.device().is_cpu(), op, "x is ", describe(x),
+                     ", expected a quint8 or qint8 CPU tensor");
+    // Asked directly: each of x.qscheme(), q_scale() and q_zero_point() goes through the dispatcher.
+    const auto* const quantizer =
+        dynamic_cast<at::PerTensorAffineQuantizer*>(at::get_qtensorimpl(x)->quantizer().get());
+    TORCH_CHECK_VALUE(quantizer, op, "x has scheme ", toString(x.qscheme()), ", expected per_tensor_affine");
+    const PostOp post         = checked_activation(op, {activation, negative_slope});
+    const PackedWeight weight = checked_weight(op, packed);
+    check_columns(op, x, weight);
+    const auto type = output_dtype.value_or(x.scalar_type());
+    TORCH_CHECK_TYPE(type == x.scalar_type() || type == at::kFloat || type == at::kBFloat16, op, "output_dtype is ",
+                     type, ", expected ", x.scalar_type(), ", as x, float32 or bfloat16");
+    const DType y_type = dtype_of(op, "output_dtype", type);
+    const Quantization input{quantizer->scale(), static_cast<int32_t>(quantizer->zero_point())};
+    const Call call{op, x.contiguous(), is_signed ? DType::s8 : DType::u8, input, weight, post};
+    if (!is_8bit(y_type)) {
+        at::Tensor y = at::empty(call.output_sizes(), at::dtype(type));
+        run(call, y, y_type, {});
+        return y;
+    }
+    const Quantization output = checked_quantization(op, "output", {output_scale, output_zero_point}, y_type);
+    at::Tensor y = at::new_qtensor(call.output_sizes(), x.options(),
+                                   at::make_per_tensor_affine_quantizer(output_scale, output_zero_point, type));
+    run(call, y, y_type, output);
+    return y;
+}
+
+at::Tensor linear_int8(const at::Tensor& x, double x_scale, int64_t x_zero_point, const at::Tensor& packed,
+                       double output_scale, int64_t output_zero_point, at::ScalarType output_dtype,
+                       c10::string_view activation, double negative_slope) {
+    constexpr const char* op = "acl_qlinear::linear_int8: ";
+    dtype_of(op, "output_dtype", output_dtype);
+    const Call call = plain_call(op, x, {x_scale, x_zero_point}, packed, {activation, negative_slope});
+    at::Tensor y    = at::empty(call.output_sizes(), at::dtype(output_dtype));
+    run_plain(call, y, {output_scale, output_zero_point});
+    return y;
+}
+
+void linear_int8_out(const at::Tensor& x, double x_scale, int64_t x_zero_point, const at::Tensor& packed,
+                     double output_scale, int64_t output_zero_point, c10::string_view activation,
+                     double negative_slope, at::Tensor out) {
+    constexpr const char* op = "acl_qlinear::linear_int8: ";
+    // In place, or nearly: rows that are written may still have to be read.
+    const at::Tensor source = x.is_alias_of(out) ? x.clone(at::MemoryFormat::Contiguous) : x;
+    const Call call   = plain_call(op, source, {x_scale, x_zero_point}, packed, {activation, negative_slope});
+    const Sizes sizes = call.output_sizes();
+    TORCH_CHECK_VALUE(out.sizes() == at::IntArrayRef(sizes) && out.device().is_cpu(), op, "out is ", describe(out),
+                      ", expected shape ", at::IntArrayRef(sizes), " on cpu");
+    const at::Tensor y = out.is_contiguous() ? out : at::empty_like(out, at::MemoryFormat::Contiguous);
+    run_plain(call, y, {output_scale, output_zero_point});
+    if (!y.is_same(out)) {
+        out.copy_(y);
+    }
+}
+
+at::Tensor linear_dynamic(const at::Tensor& x, const at::Tensor& packed, bool reduce_range,
+                          std::optional<at::ScalarType> output_dtype, c10::string_view activation,
+                          double negative_slope) {
+    constexpr const char* op = "acl_qlinear::linear_dynamic: ";
+    TORCH_CHECK_TYPE(x.scalar_type() == at::kFloat || x.scalar_type() == at::kBFloat16, op, "x is ", describe(x),
+                     ", expected a float32 or bfloat16 CPU tensor");
+    const auto type = output_dtype.value_or(x.scalar_type());
+    TORCH_CHECK_TYPE(type == at::kFloat || type == at::kBFloat16, op, "output_dtype is ", type,
+                     ", expected float32 or bfloat16");
+    const DType x_type = dtype_of(op, "x", x.scalar_type()), y_type = dtype_of(op, "output_dtype", type);
+    const PostOp post         = checked_activation(op, {activation, negative_slope});
+    const PackedWeight weight = checked_weight(op, packed);
+    check_columns(op, x, weight);
+
+    const at::Tensor rows = x.contiguous();
+    const Range range     = range_of(x_type, rows.const_data_ptr(), static_cast<size_t>(rows.numel()));
+    // PyTorch's own function, so that scale and zero point, and what it says of NaN, are its own.
+    const auto chosen = quant_utils::ChooseQuantizationParams(range.lowest, range.highest, 0, 255,
+                                                              /*preserve_sparsity=*/false,
+                                                              /*force_scale_power_of_two=*/false, reduce_range);
+    const Call call{op, rows, x_type, {chosen.scale, signed_zero_point(DType::u8, chosen.zero_point)}, weight, post};
+    at::Tensor y = at::empty(call.output_sizes(), at::dtype(type));
+    run(call, y, y_type, {});
+    return y;
+}
+
+void check_fallback(const char* op, bool has_zero_points) {
+    TORCH_CHECK_VALUE(!has_zero_points || !is_fallback_forbidden.load(std::memory_order_relaxed), op,
+                      "weight has a zero point that is not 0, which needs the fallback, and forbid_fallback() has "
+                      "been called: quantize the weight symmetrically, or call forbid_fallback(False)");
+}
+
+void forbid_fallback(bool forbidden) {
+    is_fallback_forbidden = forbidden;
+}
+
+int64_t fallback_calls() {
+    return fallbacks;
+}
+
+} // namespace acl_qlinear::operators
