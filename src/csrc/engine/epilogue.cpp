@@ -41,7 +41,9 @@ template <bool has_offset, bool has_bias> struct Columns {
 
     [[gnu::always_inline]] float32x4_t sum(const int32_t* acc, int i) const {
         const int32x4_t values = vld1q_s32(acc);
-        return vcvtq_f32_s32(has_offset ? vaddq_s32(values, offset[i]) : values);
+        // Unsigned, since beyond the last column both may be anything, and overflow.
+        const uint32x4_t summed = vaddq_u32(vreinterpretq_u32_s32(values), vreinterpretq_u32_s32(offset[i]));
+        return vcvtq_f32_s32(has_offset ? vreinterpretq_s32_u32(summed) : values);
     }
 
     // The columns of vector i, whose sums are at `acc`, before the output's type.

@@ -105,7 +105,11 @@ void check(const WeightSource& s) {
 
 PackPlan plan_packing(const WeightSource& source) {
     check(source);
-    const KernelFamily& family = choose_family(source.N, source.K);
+    return plan_packing(source, choose_family(source.N, source.K));
+}
+
+PackPlan plan_packing(const WeightSource& source, const KernelFamily& family) {
+    check(source);
     return {&family, header_of(source, family).size};
 }
 

@@ -53,8 +53,12 @@ struct PackPlan {
     size_t              size; // in bytes, a multiple of N
 };
 
-// Throws std::invalid_argument when a size, a scale or a bias value is out of range.
+// Takes the fastest family. Throws std::invalid_argument when a size, a scale or a bias value is out
+// of range.
 PackPlan plan_packing(const WeightSource& source);
+
+// The same for a family that is not the fastest.
+PackPlan plan_packing(const WeightSource& source, const KernelFamily& family);
 
 // Packs `source` as planned into `bytes`, plan.size of them, aligned to 64 bytes.
 void pack(const WeightSource& source, const PackPlan& plan, void* bytes);

@@ -14,7 +14,7 @@
 // Functions of ACL's library that none of its headers declares.
 namespace arm_gemm {
 acl_qlinear::MicroKernel sve_interleaved_s8s32_mmla_8x3VL, sve_interleaved_s8s32_dot_8x3VL;
-acl_qlinear::MicroKernel a64_interleaved_s8s32_mmla_8x12, a64_gemm_s8_8x12, a64_gemm_s8_4x4;
+acl_qlinear::MicroKernel a64_interleaved_s8s32_mmla_8x12, a64_gemm_s8_8x12;
 } // namespace arm_gemm
 
 namespace acl_qlinear::acl {
@@ -28,7 +28,8 @@ constexpr NamedKernel kSveMmla8x3VL{"sve_interleaved_s8s32_mmla_8x3VL", arm_gemm
 constexpr NamedKernel kSveDot8x3VL{"sve_interleaved_s8s32_dot_8x3VL", arm_gemm::sve_interleaved_s8s32_dot_8x3VL};
 constexpr NamedKernel kNeonMmla8x12{"a64_interleaved_s8s32_mmla_8x12", arm_gemm::a64_interleaved_s8s32_mmla_8x12};
 constexpr NamedKernel kNeonDot8x12{"a64_gemm_s8_8x12", arm_gemm::a64_gemm_s8_8x12};
-constexpr NamedKernel kNeon4x4{"a64_gemm_s8_4x4", arm_gemm::a64_gemm_s8_4x4};
+// Not called: it overflows where two products of -128 with -128 meet.
+constexpr const char* kNeon4x4 = "a64_gemm_s8_4x4";
 
 struct Estimate {
     std::string kernel; // ACL's name

@@ -65,13 +65,14 @@ constexpr KernelFamily kFamilies[] = {
         }},
     },
     {
-        .name    = acl::kNeon4x4.name,
+        .name    = acl::kNeon4x4,
         .isa     = IsaFeature::none,
         .columns = 4,
         .vectors = 0,
         .k_step  = 16,
         .kernels = {{
-            {.rows = 4, .min_rows = 1, .run = acl::kNeon4x4.run, .pack = pack_tile<4, 16>},
+            // ACL's own overflows where two products of -128 with -128 meet.
+            {.rows = 4, .min_rows = 1, .run = neon_mull_4x4, .pack = pack_tile<4, 16>},
         }},
     },
 };

@@ -1,7 +1,7 @@
 // Families of kernels, which share one layout of packed weights.
 //
 // The tallest kernel of a family, for tiles of 8 rows, is ACL's. For fewer rows ACL has kernels
-// that read another layout; ours read the same.
+// that read another layout; ours read the same. A family is called after ACL's kernel.
 #pragma once
 
 #include <array>
@@ -14,7 +14,7 @@ namespace acl_qlinear {
 
 // Kernels that differ in their rows alone.
 struct KernelFamily {
-    const char* name; // that of the tallest kernel
+    const char* name; // that of ACL's kernel
     IsaFeature  isa;
     int64_t     columns; // of a panel; 0 where it is ...
     int64_t     vectors; // ... that many SVE vectors of 32-bit values

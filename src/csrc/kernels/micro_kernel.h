@@ -2,11 +2,12 @@
 //
 // Names. A kernel of ours is called <vectors>_<instruction>_<rows>x<columns>:
 //   vectors      neon, 128 bits; sve, of the length that the CPU has
-//   instruction  what multiplies: dot (SDOT, 4 values of K at a time) or mmla (SMMLA, 8 of them)
+//   instruction  what multiplies: mull (SMULL), dot (SDOT, 4 values of K at a time) or mmla (SMMLA,
+//                8 of them)
 //   rows         of a tile
 //   columns      of a panel: a number, or 3vl for as many as 3 SVE vectors have 32-bit values
-// It is in the file called after the instruction set that it takes: neon_dot.cpp, neon_i8mm.cpp,
-// sve_dot.cpp, sve_i8mm.cpp. Each of these is compiled with flags of its own, so all but its
+// It is in the file called after the instruction set that it takes: neon.cpp, neon_dot.cpp,
+// neon_i8mm.cpp, sve_dot.cpp, sve_i8mm.cpp. Each of these is compiled with flags of its own, so all but its
 // kernels has internal linkage, and it uses no inline function of another header than the
 // compiler's: the linker would keep one copy of such a function for everybody.
 // Kernels of ACL's have ACL's names; see acl_kernels.h.
@@ -48,6 +49,7 @@ constexpr int64_t kMaxTileRows = 8;
 // What a CPU must have beyond Armv8.2-A.
 enum class IsaFeature { none, dot_product, i8mm, sve, sve_i8mm };
 
+MicroKernel neon_mull_4x4;
 MicroKernel neon_dot_1x12, neon_dot_2x12, neon_dot_4x12;
 MicroKernel neon_mmla_2x12, neon_mmla_4x12;
 MicroKernel sve_dot_4x3vl;

@@ -1,0 +1,30 @@
+// SVE_BITS in the environment is the length of SVE vectors that the tests run with.
+#include <gtest/gtest.h>
+#include <sys/prctl.h>
+
+#include <cstdio>
+#include <cstdlib>
+
+namespace {
+
+// What ctest takes for "skipped".
+constexpr int kSkipped = 77;
+
+bool set_sve_bits(int bits) {
+    const int length = prctl(PR_SVE_SET_VL, bits / 8);
+    return length >= 0 && (length & PR_SVE_VL_LEN_MASK) == bits / 8;
+}
+
+} // namespace
+
+int main(int argc, char** argv) {
+    const char* const variable = std::getenv("SVE_BITS");
+    const int bits = variable ? std::atoi(variable) : 0;
+    // Linux takes the longest that the CPU has, up to the one that is asked for.
+    if (bits && !set_sve_bits(bits)) {
+        std::printf("skipped: this CPU has no SVE vectors of %d bits\n", bits);
+        return kSkipped;
+    }
+    testing::InitGoogleTest(&argc, argv);
+    return RUN_ALL_TESTS();
+}

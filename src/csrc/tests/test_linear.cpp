@@ -1,0 +1,244 @@
+// Whole layers, in every family of kernels, against sums one by one and the epilogue's arithmetic.
+#include "engine/linear.h"
+
+#include <gtest/gtest.h>
+
+#include <memory>
+#include <stdexcept>
+#include <thread>
+
+#include "engine/tiling.h"
+#include "tests/reference.h"
+#include "tests/support.h"
+
+namespace acl_qlinear {
+namespace {
+
+using testing::families_here;
+using testing::Guarded;
+using testing::Random;
+
+// Each range on a thread of its own, whose scratch memory is as large as that range needs and ends
+// where AddressSanitizer sees it.
+void on_new_threads(int64_t count, RangeFunction f) {
+    std::vector<std::thread> threads;
+    for (int64_t i = 0; i < count; ++i) {
+        threads.emplace_back([=] { f(i, i + 1); });
+    }
+    for (std::thread& thread : threads) {
+        thread.join();
+    }
+}
+
+constexpr DType kTypes[] = {DType::s8, DType::u8, DType::f32, DType::bf16};
+
+// A layer with random contents, and a call of it.
+struct Layer {
+    int64_t M, N, K;
+    Guarded<int8_t>      values;
+    std::vector<double>  scales;
+    std::vector<float>   bias;
+    std::vector<int32_t> zero_points;
+    const KernelFamily*  family;
+    std::unique_ptr<Guarded<char>> bytes;
+    PackedWeight packed{};
+
+    Layer(int64_t rows, int64_t columns, int64_t depth, const KernelFamily& of, Random& random)
+        : M(rows), N(columns), K(depth), values(static_cast<size_t>(N * K)), family(&of) {
+        random.fill_bytes(values);
+        scales.resize(static_cast<size_t>(random.integer(0, 1) ? N : 1));
+        for (double& scale : scales) {
+            scale = random.real(0.001, 0.02);
+        }
+        if (random.integer(0, 2)) {
+            for (int64_t n = 0; n < N; ++n) {
+                bias.push_back(static_cast<float>(random.real(-5, 5)));
+            }
+        }
+        if (random.integer(0, 3) == 0) {
+            for (size_t i = 0; i < scales.size(); ++i) {
+                zero_points.push_back(static_cast<int32_t>(random.integer(-128, 127)));
+            }
+        }
+        const WeightSource source{values.data(), N, K, scales.data(), static_cast<int64_t>(scales.size()),
+                                  bias.empty() ? nullptr : bias.data(), zero_points.empty() ? nullptr : zero_points.data()};
+        const PackPlan plan = plan_packing(source, of);
+        bytes = std::make_unique<Guarded<char>>(plan.size, 64);
+        pack(source, plan, bytes->data());
+        packed = checked_view(bytes->data(), plan.size);
+    }
+
+    int32_t zero_point(int64_t n) const {
+        return zero_points.empty() ? 0 : zero_points[scales.size() == 1 ? 0 : static_cast<size_t>(n)];
+    }
+};
+
+// The s8 value that the GEMM reads for one of x.
+int32_t signed_value(const Input& x, int64_t i) {
+    const float inverse = 1.0f / static_cast<float>(x.quantization.scale);
+    const auto integer  = [&](float value) {
+        return int32_t{testing::saturated<int8_t>(testing::saturated<int16_t>(testing::rounded(value * inverse)) +
+                                                  x.quantization.zero_point)};
+    };
+    switch (x.type) {
+    case DType::s8: return static_cast<const int8_t*>(x.data)[i];
+    case DType::u8: return static_cast<const uint8_t*>(x.data)[i] - 128;
+    case DType::f32: return integer(static_cast<const float*>(x.data)[i]);
+    case DType::bf16: return integer(testing::float_of_bf16(static_cast<const uint16_t*>(x.data)[i]));
+    }
+    return 0;
+}
+
+// The terms of each output column, as Epilogue has them.
+struct Terms {
+    std::vector<float>   multiplier, bias;
+    std::vector<int32_t> offset;
+
+    Terms(const Layer& layer, const LinearCall& call) {
+        const bool in_units_of_y = is_8bit(call.y.type) && is_homogeneous(call.post.activation);
+        const double unit        = in_units_of_y ? call.y.quantization.scale : 1.0;
+        for (int64_t n = 0; n < layer.N; ++n) {
+            const double scale = layer.scales[layer.scales.size() == 1 ? 0 : static_cast<size_t>(n)];
+            multiplier.push_back(static_cast<float>(call.x.quantization.scale * scale / unit));
+            if (!layer.bias.empty()) {
+                bias.push_back(layer.bias[static_cast<size_t>(n)] * static_cast<float>(1 / unit));
+            }
+            const int32_t shift = call.x.quantization.zero_point - (call.x.type == DType::u8 ? 128 : 0);
+            int32_t sum = 0;
+            for (int64_t k = 0; k < layer.K; ++k) {
+                sum += layer.values[n * layer.K + k] - layer.zero_point(n);
+            }
+            offset.push_back(-shift * sum);
+        }
+    }
+};
+
+int wrong_outputs(const Layer& layer, const LinearCall& call) {
+    const Terms terms(layer, call);
+    Epilogue e{};
+    e.offset        = terms.offset.data();
+    e.multiplier    = terms.multiplier.data();
+    e.bias          = terms.bias.empty() ? nullptr : terms.bias.data();
+    e.post          = call.post;
+    e.type          = call.y.type;
+    e.inverse_scale = is_homogeneous(call.post.activation) ? 1 : static_cast<float>(1 / call.y.quantization.scale);
+    e.zero_point    = call.y.quantization.zero_point;
+    std::vector<int32_t> x(static_cast<size_t>(layer.K));
+    int wrong = 0;
+    for (int64_t m = 0; m < layer.M; ++m) {
+        for (int64_t k = 0; k < layer.K; ++k) {
+            x[static_cast<size_t>(k)] = signed_value(call.x, m * layer.K + k);
+        }
+        for (int64_t n = 0; n < layer.N; ++n) {
+            int32_t sum = 0;
+            for (int64_t k = 0; k < layer.K; ++k) {
+                sum += x[static_cast<size_t>(k)] * (layer.values[n * layer.K + k] - layer.zero_point(n));
+            }
+            const uint32_t y = testing::bits_of(call.y.type, static_cast<const char*>(call.y.data), m * layer.N + n);
+            wrong += y != testing::expected_bits(sum, e, n);
+        }
+    }
+    return wrong;
+}
+
+Quantization random_quantization(DType type, double scale, Random& random) {
+    const int64_t low = type == DType::u8 ? 0 : -128;
+    return {scale, static_cast<int32_t>(random.integer(low, low + 255))};
+}
+
+void check_call(const Layer& layer, int64_t threads, Random& random) {
+    const DType x_type = random.one_of(kTypes), y_type = random.one_of(kTypes);
+    Guarded<char> x(static_cast<size_t>(layer.M * layer.K) * size_of(x_type), size_of(x_type));
+    Guarded<char> y(static_cast<size_t>(layer.M * layer.N) * size_of(y_type), size_of(y_type));
+    random.fill_bytes(x);
+    for (int64_t i = 0; !is_8bit(x_type) && i < layer.M * layer.K; ++i) {
+        const auto value   = static_cast<float>(random.real(-3, 3));
+        const uint16_t bf16 = testing::bf16_of_float(value);
+        std::memcpy(x.data() + static_cast<size_t>(i) * size_of(x_type),
+                    x_type == DType::f32 ? static_cast<const void*>(&value) : &bf16, size_of(x_type));
+    }
+    const double y_scale = 0.02 * std::sqrt(static_cast<double>(layer.K));
+    const PostOp post{random.one_of({Activation::none, Activation::relu, Activation::leaky_relu, Activation::gelu}),
+                      static_cast<float>(random.real(-0.5, 2))};
+    const LinearCall call{layer.M, {x_type, x.data(), random_quantization(x_type, 0.02, random)},
+                          {y_type, y.data(), random_quantization(y_type, y_scale, random)}, post};
+    std::thread caller([&] { linear(call, layer.packed, {threads, on_new_threads}); });
+    caller.join();
+    EXPECT_EQ(wrong_outputs(layer, call), 0)
+        << layer.family->name << ", M=" << layer.M << " N=" << layer.N << " K=" << layer.K << ", threads " << threads
+        << ", types " << static_cast<int>(x_type) << " and " << static_cast<int>(y_type) << ", scales "
+        << layer.scales.size() << ", bias " << !layer.bias.empty() << ", zero points " << !layer.zero_points.empty();
+}
+
+TEST(Linear, RandomLayersAndCalls) {
+    Random random(12);
+    for (const KernelFamily* const family : families_here()) {
+        for (int i = 0; i < 120; ++i) {
+            const int64_t N = random.integer(1, i % 4 ? 80 : 300), K = random.integer(1, i % 4 ? 60 : 300);
+            const Layer layer(random.integer(1, 20), N, K, *family, random);
+            check_call(layer, random.one_of<int64_t>({1, 1, 2, 3, 4, 8}), random);
+        }
+    }
+}
+
+TEST(Linear, ShapesAndThreadsThatOnceWentWrong) {
+    Random random(13);
+    for (const KernelFamily* const family : families_here()) {
+        // {M, N, K}; M * K < N; tiles that begin between two of the epilogue's blocks of columns.
+        for (const auto& [M, N, K] : {Problem{1, 26, 16}, {1, 14, 16}, {1, 38, 16}, {1, 512, 64}, {1, 1000, 1}, {200, 48, 17}}) {
+            for (int i = 0; i < 3; ++i) {
+                const Layer layer(M, N, K, *family, random);
+                check_call(layer, 2, random);
+                check_call(layer, 5, random);
+            }
+        }
+    }
+}
+
+// Several blocks of rows and of K.
+TEST(Linear, LongRows) {
+    Random random(14);
+    for (const KernelFamily* const family : families_here()) {
+        check_call(Layer(19, 50, 3000, *family, random), 2, random);
+        check_call(Layer(140, 13, 700, *family, random), 1, random);
+    }
+}
+
+TEST(Linear, NoRows) {
+    Random random(15);
+    const Layer layer(1, 5, 7, *families_here().back(), random);
+    linear({0, {DType::s8, nullptr, {1, 0}}, {DType::f32, nullptr, {}}, {}}, layer.packed, {4, on_new_threads});
+}
+
+std::string error_of(const LinearCall& call, const PackedWeight& weight) {
+    try {
+        linear(call, weight, {1, nullptr});
+    } catch (const std::invalid_argument& error) {
+        return error.what();
+    }
+    return "nothing";
+}
+
+TEST(Linear, ScalesThatFp32CannotHoldAreNamed) {
+    const int8_t value = 1;
+    const double scale = 0.5;
+    const WeightSource source{&value, 1, 1, &scale, 1, nullptr, nullptr};
+    const PackPlan plan = plan_packing(source);
+    Guarded<char> bytes(plan.size, 64);
+    pack(source, plan, bytes.data());
+    const PackedWeight packed = checked_view(bytes.data(), plan.size);
+    int8_t y = 0;
+    const auto error = [&](double x_scale, double y_scale, Activation activation) {
+        return error_of({1, {DType::s8, &value, {x_scale, 0}}, {DType::s8, &y, {y_scale, 0}}, {activation, 0}}, packed);
+    };
+    EXPECT_EQ(error(0.25, 0.5, Activation::none), "nothing");
+    EXPECT_EQ(error(1e-40, 0.5, Activation::none),
+              "input scale * weight scale / output scale is not a normal fp32 number: the input scale is 1e-40, the "
+              "weight scale 0.5, the output scale 0.5");
+    // The weight's scale has no part in it, and is not named.
+    EXPECT_EQ(error(0.25, 1e-40, Activation::gelu),
+              "1 / output scale is not a normal fp32 number: the output scale is 1e-40");
+}
+
+} // namespace
+} // namespace acl_qlinear
