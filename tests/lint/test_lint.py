@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from aclpkg.base.paths import ROOT
 
+from ..clang_tidy import complaints
+
 TOOLS = Path(sys.executable).parent
 TRACKED = subprocess.run(
     ["git", "-c", "safe.directory=*", "ls-files", "--cached", "--others", "--exclude-standard"],
@@ -53,3 +55,14 @@ def test_script_explains_itself(script: str) -> None:
     assert (ROOT / script).read_text().splitlines().count("set -euo pipefail") >= 1
     done = subprocess.run(["bash", ROOT / script, "--help"], capture_output=True, text=True, check=False)
     assert done.returncode == 0 and done.stdout, done.stderr
+
+
+# Whose own headers are all that they take, and those of the C and C++ libraries; tests/packages has the others.
+ALONE = [
+    name for name in CPP if name.endswith(".cpp") and "/torch/" not in name and not name.endswith("acl_kernels.cpp")
+]
+
+
+@pytest.mark.parametrize("source", ALONE)
+def test_clang_tidy(source: str) -> None:
+    assert not complaints(source, "c++20", [])
