@@ -17,7 +17,7 @@ LIBSTDCXX = {
     "aarch64": ("libstdc++-12-dev", "usr/include/c++/12", "../../aarch64-linux-gnu/c++/12"),
 }
 # All of what kernels are compiled for.
-TARGET = ["--target=aarch64-linux-gnu", "-march=armv8.2-a+fp16+dotprod+i8mm+sve", "-fopenmp"]
+TARGET = ["--target=aarch64-linux-gnu", "-march=armv8.2-a+fp16+dotprod+i8mm+sve"]
 
 
 @cache
