@@ -22,8 +22,6 @@ BASELINE = ROOT / "tests/cost_baseline.json"
 CPU = "neoverse-v1"
 BUILT_FOR_IT = "neoverse_v1"
 PRESETS = ("smoke", "stream", "threads", "memory", "paper")
-# What a case may grow by before it is a regression.
-GROWTH = 1.03
 Report = dict[str, Any]
 
 
@@ -85,15 +83,6 @@ def case_costs(report: Report) -> dict[str, float]:
     """Our cost of each case of a grid, by name."""
     measure = report["measure"]
     return {f"{'×'.join(map(str, c['shape']))} {c['kind']}": round(c["acl"][measure]) for c in report["cases"]}
-
-
-def regressions(kept: dict[str, float], report: Report) -> list[str]:
-    """The cases that cost more than GROWTH times what is kept."""
-    return [
-        f"{case}: {cost:,.0f} {report['measure']}, {kept[case]:,.0f} were kept"
-        for case, cost in case_costs(report).items()
-        if cost > GROWTH * kept[case]
-    ]
 
 
 def package_sizes() -> dict[str, int]:
