@@ -20,6 +20,8 @@ from aclpkg.build import dist
 from aclpkg.inputs import debian, emulator
 from aclpkg.inputs.bootstrap import BOOTSTRAP
 
+from ..emulation import command_in_root, write_python
+
 KINDS = ("lmod", "tcl")
 PROGRAMS = {
     "lmod": ["usr/bin/lua5.3", "usr/share/lmod/lmod/libexec/lmod"],
@@ -43,7 +45,7 @@ def module_command(module_systems: Path) -> Callable[[str, str], list[str]]:
 
     def command(kind: str, cpu: str) -> list[str]:
         program, script = PROGRAMS[kind]
-        return emulator.run_in_root(module_systems, [program, module_systems / script], cpu)
+        return command_in_root(module_systems, [program, module_systems / script], cpu)
 
     return command
 
@@ -200,7 +202,7 @@ def environment(slurm: Path, deployed: Path, lmod: Path) -> dict[str, str]:
     """What a user of the cluster has: Slurm, and `module` as Lmod defines it."""
     programs = slurm / "programs"
     programs.mkdir()
-    emulator.write_python(programs / "python", "neoverse-v1")
+    write_python(programs / "python", "neoverse-v1")
     (programs / "python3").symlink_to("python")
     shutil.copy(next(deployed.glob("software/neoverse_v1/acl-qlinear/*/bin/acl-qlinear")), programs)
     # The module's own programs are for AArch64: these run them.

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,6 +17,8 @@ from aclpkg.deploy import image
 from aclpkg.inputs import emulator
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
+
+from ..emulation import command_in_root
 
 LARGEST = 900e6
 
@@ -106,13 +107,15 @@ def test_contents(rootfs: Path) -> None:
     assert packages <= names
 
 
-def test_smoke(rootfs: Path, run_in: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+def test_smoke(rootfs: Path) -> None:
     """The benchmark's check of results, with the image's own loader and C library."""
-    words = ["python", "-m", "acl_qlinear.bench", "--check"]
-    done = run_in(rootfs / image.PREFIX, words, emulator.CPUS["armv8_2a"][0], root=rootfs)
+    cpu, home = emulator.CPUS["armv8_2a"][0], rootfs / image.PREFIX
+    words = command_in_root(rootfs, [f"{image.PREFIX}/bin/python", "-m", "acl_qlinear.bench", "--check"], cpu)
+    environment = emulator.activated(home, cpu)
+    done = subprocess.run(words, env=environment, cwd=home, capture_output=True, text=True, check=False)
     assert done.returncode == 0 and "results are right" in done.stdout, done.stdout + done.stderr
     if not emulator.NATIVE:
-        shell = emulator.run_in_root(rootfs, ["bin/sh", "-c", "echo started $PATH"], "neoverse-n1")
+        shell = command_in_root(rootfs, ["bin/sh", "-c", "echo started $PATH"], "neoverse-n1")
         assert run(list(shell), env={"PATH": "/bin"}) == "started /bin\n"
 
 

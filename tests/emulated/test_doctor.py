@@ -14,6 +14,7 @@ from aclpkg.base.processes import run
 from aclpkg.inputs import emulator
 
 from ..conftest import TORCHES
+from ..emulation import write_python
 
 Installed = Callable[[str, str], Path]
 
@@ -22,7 +23,7 @@ def doctor(home: Path, work: Path, cpu: str, *arguments: str, **variables: str) 
     """Status, what is said of each cause, and all that bin/acl-qlinear of a prefix prints."""
     # The prefix's own Python cannot start a program for AArch64 elsewhere: a copy of the command finds one that can.
     shutil.copy(home / "bin/acl-qlinear", work / "acl-qlinear")
-    emulator.write_python(work / "python", cpu)
+    write_python(work / "python", cpu)
     done = subprocess.run(
         ["sh", work / "acl-qlinear", *(arguments or ("doctor",))],
         env={"PATH": "/usr/bin:/bin", "HOME": "/", "CONDA_PREFIX": str(home), **variables},

@@ -11,6 +11,7 @@ for conda, mamba and pixi. Needed after ci/build.sh has built with other ones.
 
 import shutil
 
+from ..base.files import replacing
 from ..base.messages import CiError
 from ..base.processes import run_command
 from ..build import dist
@@ -26,11 +27,8 @@ def main() -> None:
         print(f"{debian.LOCK}: {debian_lock.write_debian_lock()} files")
     if not dist.CHANNEL.is_dir():
         raise CiError(f"{dist.CHANNEL} is not there, whose packages say what they were built with: run ci/build.sh")
-    partial = ENVIRONMENTS.with_name(f"{ENVIRONMENTS.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    environment_locks.write_environments(partial)
-    shutil.rmtree(ENVIRONMENTS, ignore_errors=True)
-    partial.rename(ENVIRONMENTS)
+    with replacing(ENVIRONMENTS) as partial:
+        environment_locks.write_environments(partial)
     print(f"{ENVIRONMENTS}: {', '.join(sorted(file.stem for file in ENVIRONMENTS.glob('*.txt')))}")
 
 

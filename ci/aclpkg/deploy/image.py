@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ..base import archives, environment
+from ..base.files import replacing
 from ..base.hashes import sha256
 from ..base.messages import log
 from ..base.pins import EPOCH, MICROARCHITECTURES
@@ -205,8 +206,8 @@ def make_image(output: Path, environment: str, microarchitecture: str) -> dict[s
         _write_archive(layout.folder, work / "archive.tar", config, descriptors, f"{NAME}:{version}")
         files = (path for root in roots for path in root.rglob("*") if path.is_file() and not path.is_symlink())
         unpacked = sum(path.stat().st_size for path in files)
-        shutil.rmtree(output, ignore_errors=True)
-        layout.folder.rename(output)
+        with replacing(output) as partial:
+            layout.folder.rename(partial)
         (work / "archive.tar").rename(output.with_name(f"{output.name}.tar"))
     return {**manifest, "unpacked": unpacked, "layers": [descriptor["digest"] for descriptor in descriptors]}
 

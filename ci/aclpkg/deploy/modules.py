@@ -108,8 +108,6 @@ def _install(target: Path, channels: list[str], specs: list[str], cpu: str) -> N
         environment.create(target, channels, specs, cpu)
     except Exception as error:
         raise CiError(f"{target} cannot be installed: {error}; users see what they saw before") from error
-    finally:
-        shutil.rmtree(target.with_name(f"{target.name}.partial"), ignore_errors=True)
 
 
 def versions(root: Path) -> dict[str, list[str]]:
@@ -199,7 +197,7 @@ def remove(root: Path, version: str) -> None:
         for name, number in gone:
             for folder in root.glob(f"software/*/{name}/{number}"):
                 # Killed in between, nothing takes it for a whole one.
-                shutil.rmtree(folder.rename(folder.with_name(f"{number}.partial")))
+                shutil.rmtree(folder.rename(folder.with_name(f".{number}.partial")))
 
 
 def _acl_of(root: Path, version: str) -> str:

@@ -110,20 +110,18 @@ def run_program(
     cpu: str,
     counters: Path | None = None,
     hotspots: Path | None = None,
-    root: Path | None = None,
     **variables: str,
 ) -> subprocess.CompletedProcess[str]:
     """Runs `program`, whose first word is a file of `prefix`'s bin/, in the prefix, and returns what it printed.
 
-    cpu: qemu's name of the CPU to emulate. counters, hotspots: files for the counter plugin. root: a folder with
-    the loader and the C library to use when emulating.
+    cpu: qemu's name of the CPU to emulate. counters, hotspots: files for the counter plugin.
     variables: environment variables, besides those of an activated prefix.
     """
     plugin = {"out": counters, "hotspots": hotspots}
     arguments = "".join(f",{name}={file}" for name, file in plugin.items() if file)
     return subprocess.run(
-        list(map(str, _command(prefix, program, cpu, arguments, root))),
-        env={**_activated(prefix, cpu), **variables},
+        emulated([prefix / "bin" / program[0], *program[1:]], cpu, arguments),
+        env={**activated(prefix, cpu), **variables},
         capture_output=True,
         text=True,
         check=False,
@@ -132,39 +130,20 @@ def run_program(
     )
 
 
-def _command(
-    prefix: Path, program: Sequence[str | Path], cpu: str, plugin_arguments: str, root: Path | None = None
-) -> list[str | Path]:
-    words = [prefix / "bin" / program[0], *program[1:]]
-    if NATIVE:
-        return words
-    plugin = ["-plugin", f"{_plugin()}{plugin_arguments}"] if plugin_arguments else []
-    return [_qemu() / "qemu-aarch64", "-cpu", cpu, "-L", root or _root(), *plugin, *words]
+def emulated(words: Sequence[str | Path], cpu: str, plugin_arguments: str = "", root: Path | None = None) -> list[str]:
+    """The command for an AArch64 program: as it is on AArch64, under qemu elsewhere.
 
-
-def write_python(script: Path, cpu: str) -> None:
-    """Writes a program that runs the Python of the environment in CONDA_PREFIX, on AArch64 or on an emulated `cpu`.
-
-    Emulated, counts.txt in the working directory is the counter plugin's file.
+    plugin_arguments: the counter plugin's; without any it is left out. root: a folder with the loader
+    and the C library to use when emulating.
     """
-    words = _command(Path("$CONDA_PREFIX"), ["python"], cpu, ",out=$PWD/counts.txt")
-    settings = {
-        name: value
-        for name, value in _activated(Path("$CONDA_PREFIX"), cpu).items()
-        if name not in ("PATH", "CONDA_PREFIX", "HOME")
-    }
-    lines = [f'export {name}="${{{name}:-{value}}}"' for name, value in settings.items()]
-    command = " ".join(f'"{word}"' for word in words)
-    script.write_text("\n".join(["#!/bin/sh", *lines, f'exec {command} "$@"', ""]))
-    script.chmod(0o755)
+    command = list(map(str, words))
+    if NATIVE:
+        return command
+    plugin = ["-plugin", f"{_plugin()}{plugin_arguments}"] if plugin_arguments else []
+    return [str(_qemu() / "qemu-aarch64"), "-cpu", cpu, "-L", str(root or _root()), *plugin, *command]
 
 
-def run_in_root(root: Path, program: Sequence[str | Path], cpu: str) -> list[str]:
-    """The command that runs `program`, whose first word is a path in `root`, a folder with a system of its own."""
-    return [str(_qemu() / "qemu-aarch64"), "-cpu", cpu, "-L", str(root), str(root / program[0]), *map(str, program[1:])]
-
-
-def _activated(prefix: Path, cpu: str) -> dict[str, str]:
+def activated(prefix: Path, cpu: str) -> dict[str, str]:
     """The environment of an activated prefix, and nothing of this machine's Python."""
     return {
         "PATH": f"{prefix}/bin:/usr/bin:/bin",

@@ -22,8 +22,6 @@ BASELINE = ROOT / "tests/cost_baseline.json"
 CPU = "neoverse-v1"
 BUILT_FOR_IT = "neoverse_v1"
 PRESETS = ("smoke", "stream", "threads", "memory", "paper")
-# What a case may grow by before it is a regression.
-GROWTH = 1.03
 Report = dict[str, Any]
 
 
@@ -65,11 +63,11 @@ def measure_preset(home: Path, microarchitecture: str, preset: str) -> tuple[Rep
     return report, printed
 
 
-def promises(home: Path, report: Report) -> list[dict[str, Any]]:
+def speed_limits(home: Path, report: Report) -> list[dict[str, Any]]:
     """What the package in `home` promises about a report's preset, and how it is kept."""
     program = (
-        "import json, sys; from acl_qlinear.bench import promises\n"
-        "results = promises.results(json.load(open(sys.argv[1])))\n"
+        "import json, sys; from acl_qlinear.bench import speed_limits\n"
+        "results = speed_limits.results(json.load(open(sys.argv[1])))\n"
         "print(json.dumps([{**r.__dict__, 'kept': r.kept} for r in results]))"
     )
     with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
@@ -85,15 +83,6 @@ def case_costs(report: Report) -> dict[str, float]:
     """Our cost of each case of a grid, by name."""
     measure = report["measure"]
     return {f"{'×'.join(map(str, c['shape']))} {c['kind']}": round(c["acl"][measure]) for c in report["cases"]}
-
-
-def regressions(kept: dict[str, float], report: Report) -> list[str]:
-    """The cases that cost more than GROWTH times what is kept."""
-    return [
-        f"{case}: {cost:,.0f} {report['measure']}, {kept[case]:,.0f} were kept"
-        for case, cost in case_costs(report).items()
-        if cost > GROWTH * kept[case]
-    ]
 
 
 def package_sizes() -> dict[str, int]:

@@ -22,7 +22,7 @@ from pathlib import Path
 from rattler.index import index_fs
 
 from ..base import environment
-from ..base.files import beside, holding_lock, replace_symlink
+from ..base.files import beside, holding_lock, replace_symlink, replacing
 from ..base.hashes import sha256
 from ..base.messages import CiError, log
 from ..base.processes import run
@@ -83,11 +83,10 @@ def _is_new(package: Path, channel: Path) -> bool:
 
 
 def _copy(file: Path, target: Path) -> None:
-    partial = target.with_name(f".{target.name}.partial")
-    shutil.copyfile(file, partial)
-    with partial.open("rb") as content:
-        os.fsync(content.fileno())
-    partial.rename(target)
+    with replacing(target) as partial:
+        shutil.copyfile(file, partial)
+        with partial.open("rb") as content:
+            os.fsync(content.fileno())
 
 
 def _files(channel: Path) -> list[str]:

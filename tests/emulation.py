@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: MIT
+"""AArch64 programs as others start them: from scripts, and in file systems of their own."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from aclpkg.inputs import emulator
+
+
+def write_python(script: Path, cpu: str) -> None:
+    """Writes a program that runs the Python of the environment in CONDA_PREFIX, on AArch64 or on an emulated `cpu`.
+
+    Emulated, counts.txt in the working directory is the counter plugin's file.
+    """
+    words = emulator.emulated(["$CONDA_PREFIX/bin/python"], cpu, ",out=$PWD/counts.txt")
+    settings = {
+        name: value
+        for name, value in emulator.activated(Path("$CONDA_PREFIX"), cpu).items()
+        if name not in ("PATH", "CONDA_PREFIX", "HOME")
+    }
+    lines = [f'export {name}="${{{name}:-{value}}}"' for name, value in settings.items()]
+    command = " ".join(f'"{word}"' for word in words)
+    script.write_text("\n".join(["#!/bin/sh", *lines, f'exec {command} "$@"', ""]))
+    script.chmod(0o755)
+
+
+def command_in_root(root: Path, program: Sequence[str | Path], cpu: str) -> list[str]:
+    """The command that runs `program`, whose first word is a path in `root`, a folder with a system of its own."""
+    return emulator.emulated([root / program[0], *program[1:]], cpu, root=root)
