@@ -213,7 +213,7 @@ def test_examples(
     assert len(examples) > 8 and len(examples) == len(blocks("python"))
     program = "\n".join(block.text for block in examples)
     home = installed("neoverse_v1", TORCHES[-1])
-    done = run_in(home, ["python3.11", "-W", "ignore", "-c", program], emulator.CPUS["neoverse_v1"][0])
+    done = run_in(home, ["python", "-W", "ignore", "-c", program], emulator.CPUS["neoverse_v1"][0])
     print(done.stdout, done.stderr[-3000:])
     assert done.returncode == 0 and "2 of 2 linear layers are on ACL" in done.stdout
 
