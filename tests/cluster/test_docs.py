@@ -36,7 +36,7 @@ class Block:
     """A block of commands, of Python, or of an error's text.
 
     mark: the comment before it. "not executed: …" and "AArch64: …" say why it is not; "adds: …" says what the
-    checkout has afterwards; "job.sh" is the file that it is.
+    checkout has afterwards, a kernel, a preset or a build of a recipe; "job.sh" is the file that it is.
     """
 
     document: str
@@ -174,7 +174,8 @@ def test_contributing(block: Block, request: pytest.FixtureRequest) -> None:
     execute(block, home, dict(os.environ))
     if block.mark.startswith("adds: "):
         what, name = block.mark.removeprefix("adds: ").split()
-        assert name in (presets(home) if what == "preset" else builds(home, what))
+        listed = {"kernel": kernels, "preset": presets}.get(what, lambda home: builds(home, what))
+        assert name in listed(home)
     # The next block begins with the clone; what git ignores, dist/ that is, stays.
     git(home, "reset", "-q", "--hard")
     git(home, "clean", "-qfd")
@@ -192,6 +193,11 @@ def builds(home: Path, recipe: str) -> set[str]:
         VariantConfig.from_yaml(text), RenderConfig(platform=platforms)
     )
     return {str(variant.recipe.build.string).split("_h")[0] for variant in rendered}
+
+
+def kernels(home: Path) -> set[str]:
+    """The kernels in a checkout's table of families."""
+    return set(re.findall(r"\.run *= (\w+)", (home / "src/csrc/kernels/families.cpp").read_text()))
 
 
 def presets(home: Path) -> set[str]:
