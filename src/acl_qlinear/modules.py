@@ -93,9 +93,7 @@ class PackedLinear(torch.nn.Module):
             for name in self._parameters_of_quantization:
                 setattr(self, name, found[name].item())
         rest = {key: value for key, value in state_dict.items() if key not in {prefix + name for name in mine}}
-        super()._load_from_state_dict(
-            rest, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
-        )
+        super()._load_from_state_dict(rest, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs)
 
 
 class Linear(PackedLinear):
@@ -151,9 +149,7 @@ class Linear(PackedLinear):
         """Returns [..., N] for x: [..., K]."""
         if self.activation == "none":
             return _linear(x, self.packed, self.scale, self.zero_point)
-        return _linear(
-            x, self.packed, self.scale, self.zero_point, None, self.activation, self.negative_slope
-        )
+        return _linear(x, self.packed, self.scale, self.zero_point, None, self.activation, self.negative_slope)
 
 
 class DynamicLinear(PackedLinear):
@@ -201,9 +197,7 @@ class DynamicLinear(PackedLinear):
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns [..., N] for x: [..., K]."""
-        return _linear_dynamic(
-            x, self.packed, self.reduce_range, None, self.activation, self.negative_slope
-        )
+        return _linear_dynamic(x, self.packed, self.reduce_range, None, self.activation, self.negative_slope)
 
 
 class CalibratedLinear(PackedLinear):

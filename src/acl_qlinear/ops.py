@@ -28,9 +28,7 @@ def prepack(weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return _ops.prepack.default(weight, bias)
 
 
-def prepack_int8(
-    weight: Tensor, scale: Tensor, zero_point: Tensor | None = None, bias: Tensor | None = None
-) -> Tensor:
+def prepack_int8(weight: Tensor, scale: Tensor, zero_point: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
     """`prepack` for plain tensors.
 
     Args:
@@ -118,9 +116,7 @@ def linear(
         TypeError: Names the argument, its value and what was expected.
         ValueError: Names the argument, its value and what was expected.
     """
-    return _ops.linear.default(
-        x, packed, output_scale, output_zero_point, output_dtype, activation, negative_slope
-    )
+    return _ops.linear.default(x, packed, output_scale, output_zero_point, output_dtype, activation, negative_slope)
 
 
 def linear_int8(
