@@ -9,11 +9,13 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from aclpkg.base import archives, files
+from aclpkg.base import archives, cache, files
 from aclpkg.base.hashes import sha256
 from aclpkg.base.paths import CACHE, DIST, ROOT
 from aclpkg.base.pins import EPOCH, VARIANTS
 from aclpkg.build import dist, normalize, provenance, sbom
+from aclpkg.build.packages import build_packages
+from aclpkg.inputs import bootstrap
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
@@ -134,3 +136,29 @@ def test_provenance(name: str) -> None:
         assert VARIANTS["acl_sha256"][0] in {material["digest"].get("sha256") for material in materials}
     run = statement["predicate"]["runDetails"]
     assert run["builder"]["version"]["rattler-build"] and run["metadata"]["startedOn"] <= run["metadata"]["finishedOn"]
+
+
+def test_build_that_was_not_locked_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a file of Debian's stood in for a locked one when the channel with the tool chain was made."""
+    monkeypatch.setattr(cache, "CACHE", tmp_path / "cache")
+    upstream = tmp_path / "upstream"
+    (upstream / "noarch").mkdir(parents=True)
+    (upstream / "noarch/repodata.json").write_text('{"packages": {}, "packages.conda": {}}')
+    stand_ins = {"bookworm/arm64/libc6_1_arm64.deb": "libc6_2_arm64.deb"}
+    (upstream / bootstrap.NOT_LOCKED).write_text(json.dumps(stand_ins))
+    channel = tmp_path / "channel"
+    (channel / "noarch").mkdir(parents=True)
+    build_packages("acl-microarch", channel, [upstream.as_uri()], cpu_name="neoverse_v1")
+    (package,) = channel.glob("noarch/*.conda")
+    statement = json.loads(files.beside(package, provenance.SUFFIX).read_text())
+    assert statement["predicate"]["buildDefinition"]["internalParameters"]["notLocked"] == stand_ins
+    bom = json.loads(files.beside(package, sbom.SUFFIX).read_text())
+    (mark,) = bom["metadata"]["properties"]
+    assert mark == {"name": "acl-qlinear:not-locked", "value": "bookworm/arm64/libc6_1_arm64.deb: libc6_2_arm64.deb"}
+
+
+def test_build_that_was_locked_has_no_mark() -> None:
+    for package in packages():
+        statement = json.loads(files.beside(package, provenance.SUFFIX).read_text())
+        assert statement["predicate"]["buildDefinition"]["internalParameters"]["notLocked"] == {}
+        assert "properties" not in json.loads(files.beside(package, sbom.SUFFIX).read_text())["metadata"]

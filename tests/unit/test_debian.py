@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 from aclpkg.base import cache
 from aclpkg.base.messages import CiError
-from aclpkg.inputs import debian, debian_lock
+from aclpkg.inputs import bootstrap, debian, debian_lock
 from aclpkg.inputs.debian import DebianFile
 
 ARCH = "arm64"
@@ -291,3 +291,17 @@ def test_lock_has_what_is_used_and_no_more() -> None:
     for file in debian.pinned_files():
         places.setdefault((file.suite, file.arch), set()).add(file.package)
     assert places == debian_lock.pinned_names(), "run ci/lock.sh"
+
+
+def test_channel_of_what_was_not_locked_says_so(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = {"name": "libgcc", "suite": "old", "kind": "target", "version_of": "libgcc-s1", "packages": ["libgcc-s1"]}
+    monkeypatch.setattr(bootstrap, "BOOTSTRAP", {"debian": [spec], "wheels": []})
+    file = site.mirror.add("old", "libgcc-s1", "1.0")
+    debian.write_lock([file])
+    locked = bootstrap.channel()
+    assert bootstrap.not_locked([locked.as_uri()]) == {}
+    shutil.rmtree(tmp_path / "cache")
+    (site.mirror.root / file.path).unlink()
+    site.mirror.add("old", "libgcc-s1", "2.0")
+    found = bootstrap.not_locked(["https://example.org/other", bootstrap.channel().as_uri()])
+    assert found == {"old/arm64/libgcc-s1_1.0_arm64.deb": "libgcc-s1_2.0_arm64.deb"}

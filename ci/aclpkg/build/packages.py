@@ -22,7 +22,7 @@ from ..base.messages import CiError, log
 from ..base.paths import CACHE, ROOT
 from ..base.pins import EPOCH, MICROARCHITECTURES
 from ..base.processes import changed_environment
-from ..inputs.bootstrap import SUBDIR
+from ..inputs.bootstrap import SUBDIR, not_locked
 from . import normalize, provenance, recipes, sbom, symbol_floors
 from .normalize import BuiltPackage
 
@@ -44,6 +44,7 @@ def build_packages(name: str, channel: Path, upstream: list[str], **wanted: str)
         "content": tree_hash(*(Path(str(module.__file__)) for module in CONTENT)),
     }
     sources = [(source, str(source.relative_to(ROOT))) for source in recipes.SOURCES[name]]
+    stand_ins = not_locked(upstream)
     for row, build_string in recipes.render(name, **wanted):
         recipe = Recipe(recipes.RECIPES / name, row, sources)
 
@@ -52,8 +53,8 @@ def build_packages(name: str, channel: Path, upstream: list[str], **wanted: str)
             started = datetime.now(UTC)
             with built_package(recipe, channel, upstream, CACHE / "build" / name) as package:
                 texts = {
-                    sbom.SUFFIX: sbom.package_sbom(package),
-                    provenance.SUFFIX: provenance.statement(package, started, recipe.sources),
+                    sbom.SUFFIX: sbom.package_sbom(package, stand_ins),
+                    provenance.SUFFIX: provenance.statement(package, started, recipe.sources, stand_ins),
                 }
                 final = move_package(package.path, target)
             for suffix, text in texts.items():

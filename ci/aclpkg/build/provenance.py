@@ -20,20 +20,26 @@ SUFFIX = ".intoto.json"
 PROVENANCE = "https://slsa.dev/provenance/v1"
 
 
-def statement(package: BuiltPackage, started: datetime, sources: list[tuple[Path, str]]) -> str:
-    """The statement about a package, built since `started` from `sources`, files and folders and their paths here."""
+def statement(
+    package: BuiltPackage, started: datetime, sources: list[tuple[Path, str]], stand_ins: dict[str, str]
+) -> str:
+    """The statement about a package, built since `started` from `sources`, files and folders and their paths here.
+
+    stand_ins: files of ci/debian.lock, and what was used in their place.
+    """
     content = {
         "_type": STATEMENT,
         "subject": [{"name": package.path.name, "digest": {"sha256": package.sha256}}],
         "predicateType": PROVENANCE,
-        "predicate": _provenance(package.index, package.recipe, started, sources),
+        "predicate": _provenance(package, started, sources, stand_ins),
     }
     return json.dumps(content, indent=2) + "\n"
 
 
 def _provenance(
-    index: dict[str, Any], recipe: dict[str, Any], started: datetime, sources: list[tuple[Path, str]]
+    package: BuiltPackage, started: datetime, sources: list[tuple[Path, str]], stand_ins: dict[str, str]
 ) -> dict[str, Any]:
+    index, recipe = package.index, package.recipe
     materials = [
         {"name": path, "digest": {"treeSha256" if source.is_dir() else "sha256": _digest(source)}}
         for source, path in sources
@@ -63,7 +69,7 @@ def _provenance(
                 "channels": configuration["channels"],
                 "targetPlatform": configuration["target_platform"],
             },
-            "internalParameters": {"SOURCE_DATE_EPOCH": index["timestamp"] // 1000},
+            "internalParameters": {"SOURCE_DATE_EPOCH": index["timestamp"] // 1000, "notLocked": stand_ins},
             "resolvedDependencies": materials,
         },
         "runDetails": {

@@ -15,6 +15,7 @@ from cyclonedx.output.json import JsonV1Dot6
 from packageurl import PackageURL
 
 from ..base.hashes import sha256
+from ..base.processes import run
 from .normalize import BuiltPackage
 
 SUFFIX = ".cdx.json"
@@ -44,14 +45,18 @@ def _component(record: dict[str, Any], digest: str | None, scope: ComponentScope
     )
 
 
-def package_sbom(package: BuiltPackage) -> str:
-    """The package, what is compiled into it, what it needs (required), and what it was built with (excluded)."""
+def package_sbom(package: BuiltPackage, stand_ins: dict[str, str]) -> str:
+    """The package, what is compiled into it, what it needs (required), and what it was built with (excluded).
+
+    stand_ins: files of ci/debian.lock, and what was used in their place.
+    """
     index, recipe = package.index, package.recipe
     bom = Bom(
         serial_number=uuid.uuid5(uuid.NAMESPACE_URL, f"pkg:sha256:{package.sha256}"),
         metadata=BomMetaData(
             timestamp=datetime.fromtimestamp(index["timestamp"] / 1000, UTC),
             component=_component(index, package.sha256, None),
+            properties=[Property(name="acl-qlinear:not-locked", value=f"{a}: {b}") for a, b in stand_ins.items()],
         ),
     )
     root = bom.metadata.component
@@ -86,7 +91,10 @@ def image_sbom(name: str, version: str, epoch: int, packages: list[dict[str, Any
     root = Component(name=name, version=version, type=ComponentType.CONTAINER, bom_ref=name)
     components = [_component(record, record["sha256"], ComponentScope.REQUIRED) for record in packages]
     for deb in debs:
-        package, number, arch = deb.name.removesuffix(".deb").replace("%3a", ":").split("_")
+        # A file's name lacks the version's epoch.
+        package, number, arch = run(
+            ["dpkg-deb", "--show", "--showformat=${Package} ${Version} ${Architecture}", deb]
+        ).split()
         own = PackageURL("deb", "debian", package, number, {"arch": arch})
         digest = HashType(alg=HashAlgorithm.SHA_256, content=sha256(deb))
         components.append(

@@ -48,9 +48,9 @@ inline float32x4_t tanh(float32x4_t x) {
     const float32x4_t p = polynomial(square, -5.70498872745e-3f, 2.06390887954e-2f, -5.37397155531e-2f,
                                      1.33314422036e-1f, -3.33332819422e-1f);
     const float32x4_t small = vfmaq_f32(x, vmulq_f32(p, square), x);
-    const float32x4_t e     = exp(vaddq_f32(a, a));
+    const float32x4_t e = exp(vaddq_f32(a, a));
     const float32x4_t large = vsubq_f32(splat(1.0f), vdivq_f32(splat(2.0f), vaddq_f32(e, splat(1.0f))));
-    const uint32x4_t sign   = vdupq_n_u32(0x80000000);
+    const uint32x4_t sign = vdupq_n_u32(0x80000000);
     return vbslq_f32(vcltq_f32(a, splat(0.625f)), small, vbslq_f32(sign, x, large));
 }
 
@@ -58,8 +58,8 @@ inline float32x4_t tanh(float32x4_t x) {
 inline float32x4_t erf(float32x4_t x) {
     const float32x4_t a = vabsq_f32(x);
     const float32x4_t t = vdivq_f32(splat(1.0f), vfmaq_f32(splat(1.0f), a, splat(0.3275911f)));
-    const float32x4_t p = vmulq_f32(
-        t, polynomial(t, 1.061405429f, -1.453152027f, 1.421413741f, -0.284496736f, 0.254829592f));
+    const float32x4_t p =
+        vmulq_f32(t, polynomial(t, 1.061405429f, -1.453152027f, 1.421413741f, -0.284496736f, 0.254829592f));
     const float32x4_t value = vfmsq_f32(splat(1.0f), p, exp(vnegq_f32(vmulq_f32(a, a))));
     return vbslq_f32(vdupq_n_u32(0x80000000), x, value);
 }

@@ -13,10 +13,10 @@ inline float32x4_t load_bf16(const uint16_t* x) {
 
 // Rounds to nearest, ties to even; NaN stays NaN.
 inline uint16x4_t to_bf16(float32x4_t x) {
-    const uint32x4_t bits    = vreinterpretq_u32_f32(x);
-    const uint32x4_t odd     = vandq_u32(vshrq_n_u32(bits, 16), vdupq_n_u32(1));
+    const uint32x4_t bits = vreinterpretq_u32_f32(x);
+    const uint32x4_t odd = vandq_u32(vshrq_n_u32(bits, 16), vdupq_n_u32(1));
     const uint32x4_t rounded = vaddq_u32(bits, vaddq_u32(odd, vdupq_n_u32(0x7fff)));
-    const uint32x4_t is_nan  = vmvnq_u32(vceqq_f32(x, x));
+    const uint32x4_t is_nan = vmvnq_u32(vceqq_f32(x, x));
     return vshrn_n_u32(vbslq_u32(is_nan, vdupq_n_u32(0x7fc00000), rounded), 16);
 }
 

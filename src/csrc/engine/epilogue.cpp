@@ -12,7 +12,7 @@ namespace {
 
 // Columns at a time: kVectors vectors, of one panel or of two; panels have whole vectors.
 constexpr int64_t kVector = 4;
-constexpr int     kVectors = kEpilogueColumns / kVector;
+constexpr int kVectors = kEpilogueColumns / kVector;
 
 // Adding 1.5 * 2^23 to a value below 2^22 leaves its nearest integer, ties to
 // even, in the low bits of the fp32 pattern. In one fused multiply-add this
@@ -22,19 +22,17 @@ constexpr float kRounder = 12582912.0f;
 
 // What a call needs for kEpilogueColumns columns. Inlined, so that it stays in registers for all of their rows.
 template <bool has_offset, bool has_bias> struct Columns {
-    int32x4_t    offset[kVectors];
-    float32x4_t  multiplier[kVectors];
+    int32x4_t offset[kVectors];
+    float32x4_t multiplier[kVectors];
     const float* bias;
-    int16x8_t   zero_point;
+    int16x8_t zero_point;
     float32x4_t inverse_scale, negative_slope;
 
     [[gnu::always_inline]] Columns(const Epilogue& e, int64_t n)
-        : bias(e.bias + (has_bias ? n : 0)),
-          zero_point(vdupq_n_s16(static_cast<int16_t>(e.zero_point))),
-          inverse_scale(vdupq_n_f32(e.inverse_scale)),
-          negative_slope(vdupq_n_f32(e.post.negative_slope)) {
+        : bias(e.bias + (has_bias ? n : 0)), zero_point(vdupq_n_s16(static_cast<int16_t>(e.zero_point))),
+          inverse_scale(vdupq_n_f32(e.inverse_scale)), negative_slope(vdupq_n_f32(e.post.negative_slope)) {
         for (int i = 0; i < kVectors; ++i) {
-            offset[i]     = has_offset ? vld1q_s32(e.offset + n + kVector * i) : vdupq_n_s32(0);
+            offset[i] = has_offset ? vld1q_s32(e.offset + n + kVector * i) : vdupq_n_s32(0);
             multiplier[i] = vld1q_f32(e.multiplier + n + kVector * i);
         }
     }
@@ -47,8 +45,7 @@ template <bool has_offset, bool has_bias> struct Columns {
     }
 
     // The columns of vector i, whose sums are at `acc`, before the output's type.
-    template <Activation activation>
-    [[gnu::always_inline]] float32x4_t value(const int32_t* acc, int i) const {
+    template <Activation activation> [[gnu::always_inline]] float32x4_t value(const int32_t* acc, int i) const {
         if constexpr (has_bias) {
             // A multiply-add overwrites its addend: loading it for each row is free beside the
             // arithmetic, copying it from a register is not.
@@ -62,8 +59,7 @@ template <bool has_offset, bool has_bias> struct Columns {
     }
 
     // ReLU of integers is in `shifted`.
-    template <Activation activation>
-    [[gnu::always_inline]] int32x4_t rounded(const int32_t* acc, int i) const {
+    template <Activation activation> [[gnu::always_inline]] int32x4_t rounded(const int32_t* acc, int i) const {
         if constexpr (activation == Activation::relu) {
             return rounded<Activation::none>(acc, i);
         } else if constexpr (activation != Activation::none) {
@@ -72,28 +68,36 @@ template <bool has_offset, bool has_bias> struct Columns {
             return vcvtnq_s32_f32(value<activation>(acc, i));
         } else {
             const float32x4_t rounder = vdupq_n_f32(kRounder);
-            const float32x4_t bits    = vfmaq_f32(rounder, sum(acc, i), multiplier[i]);
+            const float32x4_t bits = vfmaq_f32(rounder, sum(acc, i), multiplier[i]);
             return vqsubq_s32(vreinterpretq_s32_f32(bits), vreinterpretq_s32_f32(rounder));
         }
     }
 
     // Vectors i and i + 1 with the zero point, saturated to 16 bits.
-    template <Activation activation>
-    [[gnu::always_inline]] int16x8_t shifted(const int32_t* const* acc, int i) const {
+    template <Activation activation> [[gnu::always_inline]] int16x8_t shifted(const int32_t* const* acc, int i) const {
         const int16x4_t low = vqmovn_s32(rounded<activation>(acc[i], i));
         const int16x8_t all = vqaddq_s16(vqmovn_high_s32(low, rounded<activation>(acc[i + 1], i + 1)), zero_point);
         return activation == Activation::relu ? vmaxq_s16(all, zero_point) : all;
     }
 };
 
-inline void store(int8_t* p, int16x8_t a, int16x8_t b) { vst1q_s8(p, vqmovn_high_s16(vqmovn_s16(a), b)); }
-inline void store(uint8_t* p, int16x8_t a, int16x8_t b) { vst1q_u8(p, vqmovun_high_s16(vqmovun_s16(a), b)); }
-inline void store4(float* p, float32x4_t v) { vst1q_f32(p, v); }
-inline void store4(uint16_t* p, float32x4_t v) { vst1_u16(p, to_bf16(v)); }
+inline void store(int8_t* p, int16x8_t a, int16x8_t b) {
+    vst1q_s8(p, vqmovn_high_s16(vqmovn_s16(a), b));
+}
+inline void store(uint8_t* p, int16x8_t a, int16x8_t b) {
+    vst1q_u8(p, vqmovun_high_s16(vqmovun_s16(a), b));
+}
+inline void store4(float* p, float32x4_t v) {
+    vst1q_f32(p, v);
+}
+inline void store4(uint16_t* p, float32x4_t v) {
+    vst1_u16(p, to_bf16(v));
+}
 
 // Out is int8_t, uint8_t, float, or uint16_t for bf16.
 template <typename Out, bool has_offset, bool has_bias, Activation activation>
-void apply_to_all(const Accumulators& acc, int64_t rows, int64_t columns, const Epilogue& e, void* out, int64_t stride) {
+void apply_to_all(const Accumulators& acc, int64_t rows, int64_t columns, const Epilogue& e, void* out,
+                  int64_t stride) {
     const auto apply = [](const Columns<has_offset, has_bias>& c, const int32_t* const* from, Out* to) {
         if constexpr (sizeof(Out) == 1) {
             store(to, c.template shifted<activation>(from, 0), c.template shifted<activation>(from, 2));
@@ -134,10 +138,12 @@ void apply_to_all(const Accumulators& acc, int64_t rows, int64_t columns, const 
 
 using Apply = void(const Accumulators&, int64_t, int64_t, const Epilogue&, void*, int64_t);
 
+template <typename Out, Activation activation, bool has_offset> Apply* with_bias(const Epilogue& e) {
+    return e.bias ? apply_to_all<Out, has_offset, true, activation> : apply_to_all<Out, has_offset, false, activation>;
+}
+
 template <typename Out, Activation activation> Apply* with_vectors(const Epilogue& e) {
-    return e.offset ? e.bias ? apply_to_all<Out, true, true, activation> : apply_to_all<Out, true, false, activation>
-           : e.bias ? apply_to_all<Out, false, true, activation>
-                    : apply_to_all<Out, false, false, activation>;
+    return e.offset ? with_bias<Out, activation, true>(e) : with_bias<Out, activation, false>(e);
 }
 
 template <typename Out> Apply* with_activation(const Epilogue& e) {

@@ -17,13 +17,13 @@ namespace acl_qlinear {
 // The vectors have one value per column. kEpilogueColumns of them are read at a time, so up to
 // kEpilogueColumns - 1 are read beyond the last column; those may be anything.
 struct Epilogue {
-    const int32_t* offset;     // nullptr for none
-    const float*   multiplier;
-    const float*   bias;       // nullptr for none
-    PostOp         post;
-    DType          type;          // of the output
-    float          inverse_scale; // s8, u8: 1 unless `activation` is to see other units than the output's
-    int32_t        zero_point;
+    const int32_t* offset; // nullptr for none
+    const float* multiplier;
+    const float* bias; // nullptr for none
+    PostOp post;
+    DType type;          // of the output
+    float inverse_scale; // s8, u8: 1 unless `activation` is to see other units than the output's
+    int32_t zero_point;
 };
 
 // For the first `rows` rows and `columns` columns of `acc`; `out` has `out_stride` elements per

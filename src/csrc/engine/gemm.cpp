@@ -29,7 +29,7 @@ PackedActivations::PackedActivations(const KernelFamily& family, const Input& x,
     // Where a panel is used more than once, a block of its K stays in the L1 cache in between. All
     // blocks are equally long but the last.
     const int64_t blocks = rows_ > kMaxTileRows ? ceil_div(K * columns_, kHalfL1) : 1;
-    block_  = round_up(ceil_div(K, blocks), kChunk);
+    block_ = round_up(ceil_div(K, blocks), kChunk);
     packed_ = scratch<Scratch::packed_activations, int8_t>(static_cast<size_t>(rows_ * round_up(K, kChunk)));
 
     const int8x16_t flip = vdupq_n_s8(x.type == DType::u8 ? INT8_MIN : 0);

@@ -15,7 +15,7 @@ constexpr int64_t kEpilogueColumns = 16;
 struct Accumulators {
     // [panels, rows, panel_columns], readable for columns up to the next multiple of kEpilogueColumns
     int32_t* values;
-    int64_t  rows, panel_columns;
+    int64_t rows, panel_columns;
 };
 
 // Some rows of activations, packed once for all panels of weights.
@@ -36,19 +36,19 @@ private:
     // The tiles of one height, which follow one another in the packed rows.
     struct Part {
         const TileKernel* kernel;
-        int64_t           tiles;
+        int64_t tiles;
     };
 
     // The products of one block of K, which begins at `begin`, with one panel: [rows, columns].
     void multiply_block(const int8_t* panel, int64_t begin, int32_t* C) const;
 
     const KernelFamily& family_;
-    int64_t             K_, columns_;
-    int64_t             rows_; // those of all tiles
-    int64_t             block_; // length of the blocks of K
-    int                 parts_ = 0;
-    Part                part_[4];
-    int8_t*             packed_;
+    int64_t K_, columns_;
+    int64_t rows_;  // those of all tiles
+    int64_t block_; // length of the blocks of K
+    int parts_ = 0;
+    Part part_[4];
+    int8_t* packed_;
 };
 
 } // namespace acl_qlinear

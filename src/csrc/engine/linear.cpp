@@ -23,9 +23,9 @@ namespace {
 
 // What the layer's quantization parameters make of each output column, for an Epilogue.
 struct ColumnTerms {
-    const int32_t* offset;     // added to the accumulators: -zero point * column sum; nullptr for 0
-    const float*   multiplier; // scale(x) * scale(w) / unit
-    const float*   bias;       // bias / unit; nullptr for none
+    const int32_t* offset;   // added to the accumulators: -zero point * column sum; nullptr for 0
+    const float* multiplier; // scale(x) * scale(w) / unit
+    const float* bias;       // bias / unit; nullptr for none
 };
 
 // The units that the activation function sees: those of y, which saves a rounding, where the
@@ -76,7 +76,7 @@ void fill_multipliers(const LinearCall& call, const PackedWeight& w, int64_t col
     const float64x2_t input = vdupq_n_f64(call.x.quantization.scale), units = vdupq_n_f64(unit);
     for (int64_t n = 0; n < columns; n += 4) {
         const float64x2_t a = vld1q_f64(w.scales + n), b = vld1q_f64(w.scales + n + 2);
-        low  = vminq_f64(low, vminq_f64(a, b));
+        low = vminq_f64(low, vminq_f64(a, b));
         high = vmaxq_f64(high, vmaxq_f64(a, b));
         const float32x2_t first = vcvt_f32_f64(vdivq_f64(vmulq_f64(a, input), units));
         vst1q_f32(multiplier + n, vcvt_high_f32_f64(first, vdivq_f64(vmulq_f64(b, input), units)));
@@ -89,9 +89,9 @@ ColumnTerms column_terms(const LinearCall& call, const PackedWeight& w) {
     const int64_t columns = round_up(w.N, kEpilogueColumns);
     // A tile may begin between two multiples of kEpilogueColumns, and then reads further than these.
     const int64_t readable = columns + kEpilogueColumns;
-    auto* const offset     = scratch<Scratch::column_terms, int32_t>(static_cast<size_t>(3 * readable));
+    auto* const offset = scratch<Scratch::column_terms, int32_t>(static_cast<size_t>(3 * readable));
     auto* const multiplier = reinterpret_cast<float*>(offset + readable);
-    auto* const bias       = multiplier + readable;
+    auto* const bias = multiplier + readable;
 
     const int32_t zero_point = signed_zero_point(call.x.type, call.x.quantization.zero_point);
     for (int64_t n = 0; zero_point != 0 && n < columns; ++n) {
@@ -107,11 +107,11 @@ ColumnTerms column_terms(const LinearCall& call, const PackedWeight& w) {
 
 Epilogue epilogue_of(const LinearCall& call, const ColumnTerms& terms) {
     Epilogue e{};
-    e.offset        = terms.offset;
-    e.multiplier    = terms.multiplier;
-    e.bias          = terms.bias;
-    e.post          = call.post;
-    e.type          = call.y.type;
+    e.offset = terms.offset;
+    e.multiplier = terms.multiplier;
+    e.bias = terms.bias;
+    e.post = call.post;
+    e.type = call.y.type;
     e.inverse_scale = 1;
     if (is_8bit(call.y.type)) {
         if (!is_homogeneous(call.post.activation)) {
@@ -162,35 +162,36 @@ void subtract_zero_points(const Accumulators& acc, int64_t columns, const std::v
 
 // What a call is for all of its tiles.
 struct Task {
-    const LinearCall&   call;
+    const LinearCall& call;
     const PackedWeight& weight;
-    Epilogue            epilogue;
-    Tiling              tiling;
+    Epilogue epilogue;
+    Tiling tiling;
 };
 
 // The rows of x that a tile needs, as integers.
 Input rows_of(const Task& task, const Tile& tile) {
-    Input x      = task.call.x;
+    Input x = task.call.x;
     const auto K = task.weight.K;
-    x.data       = static_cast<const char*>(x.data) + static_cast<size_t>(tile.row * K) * size_of(x.type);
+    x.data = static_cast<const char*>(x.data) + static_cast<size_t>(tile.row * K) * size_of(x.type);
     return is_8bit(x.type) ? x : quantize(x, static_cast<size_t>(tile.rows * K));
 }
 
 void run_tile(const Task& task, const Tile& tile) {
     const auto& [call, w, epilogue, tiling] = task;
-    const Input x   = rows_of(task, tile);
+    const Input x = rows_of(task, tile);
     const auto sums = w.zero_points ? row_sums(x, tile.rows, w.K) : std::vector<int32_t>();
     const PackedActivations packed(*w.family, x, tile.rows, w.K);
     const int64_t panel = w.family->panel_columns(), most = packed.panels_at_once();
-    const int64_t end   = tile.column + tile.columns;
+    const int64_t end = tile.column + tile.columns;
     for (int64_t n = tile.column, panels; n < end; n += panels * panel) {
         panels = std::min(most, ceil_div(end - n, panel));
-        const int64_t columns  = std::min(panels * panel, end - n);
+        const int64_t columns = std::min(panels * panel, end - n);
         const Accumulators acc = packed.multiply(w.values + n * round_up(w.K, w.family->k_step), panels);
         if (w.zero_points) {
             subtract_zero_points(acc, columns, sums, w.zero_points + n);
         }
-        auto* const y = static_cast<char*>(call.y.data) + static_cast<size_t>(tile.row * w.N + n) * size_of(call.y.type);
+        auto* const y =
+            static_cast<char*>(call.y.data) + static_cast<size_t>(tile.row * w.N + n) * size_of(call.y.type);
         apply_epilogue(acc, tile.rows, columns, from_column(epilogue, n), y, w.N);
     }
 }

@@ -14,9 +14,9 @@ namespace acl_qlinear {
 // number of threads or on the CPU.
 struct LinearCall {
     int64_t M;
-    Input   x;
-    Output  y;
-    PostOp  post;
+    Input x;
+    Output y;
+    PostOp post;
 };
 
 // Keeps no state; any number of threads may call it with the same weights at once.

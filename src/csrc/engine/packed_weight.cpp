@@ -13,9 +13,9 @@
 namespace acl_qlinear {
 namespace {
 
-constexpr uint64_t kMagic   = 0x314c4e51'4c4341ffULL; // "\xffACLQNL1", little endian
+constexpr uint64_t kMagic = 0x314c4e51'4c4341ffULL; // "\xffACLQNL1", little endian
 constexpr uint32_t kVersion = 3;
-constexpr size_t   kAlign   = 64;
+constexpr size_t kAlign = 64;
 // Vectors of one value per column have room up to a multiple of this.
 constexpr int64_t kPaddedColumns = 16;
 static_assert(kPaddedColumns % kEpilogueColumns == 0, "a call's terms are made of whole blocks of columns");
@@ -25,13 +25,13 @@ struct Header {
     uint32_t version;
     uint32_t sve_bytes; // the width of SVE kernels' panels; 0 without SVE
     uint64_t size;
-    int64_t  N;
-    int64_t  K;
-    int64_t  scale_count;
+    int64_t N;
+    int64_t K;
+    int64_t scale_count;
     uint32_t bias_is_nonzero;
     uint32_t bias_was_given;
     uint64_t has_zero_points;
-    char     family[48];
+    char family[48];
 };
 
 struct Layout {
@@ -41,11 +41,11 @@ struct Layout {
 Layout layout_of(const Header& header, const KernelFamily& family) {
     const size_t columns = static_cast<size_t>(round_up(header.N, kPaddedColumns));
     Layout at{};
-    at.column_sums   = round_up(sizeof(Header), kAlign);
-    at.scales        = at.column_sums + columns * sizeof(int32_t);
-    at.bias          = at.scales + (header.scale_count == 1 ? kAlign : columns * sizeof(double));
-    at.zero_points   = at.bias + columns * sizeof(float);
-    at.values        = at.zero_points + (header.has_zero_points ? columns * sizeof(int32_t) : 0);
+    at.column_sums = round_up(sizeof(Header), kAlign);
+    at.scales = at.column_sums + columns * sizeof(int32_t);
+    at.bias = at.scales + (header.scale_count == 1 ? kAlign : columns * sizeof(double));
+    at.zero_points = at.bias + columns * sizeof(float);
+    at.values = at.zero_points + (header.has_zero_points ? columns * sizeof(int32_t) : 0);
     at.size = round_up(at.values + family.packed_bytes(header.N, header.K), static_cast<size_t>(header.N));
     return at;
 }
@@ -53,13 +53,13 @@ Layout layout_of(const Header& header, const KernelFamily& family) {
 Header header_of(const WeightSource& source, const KernelFamily& family) {
     const auto is_not_0 = [](auto value) { return value != 0; };
     Header header{};
-    header.magic           = kMagic;
-    header.version         = kVersion;
-    header.sve_bytes       = sve_bytes();
-    header.N               = source.N;
-    header.K               = source.K;
-    header.scale_count     = source.scale_count;
-    header.bias_was_given  = source.bias != nullptr;
+    header.magic = kMagic;
+    header.version = kVersion;
+    header.sve_bytes = sve_bytes();
+    header.N = source.N;
+    header.K = source.K;
+    header.scale_count = source.scale_count;
+    header.bias_was_given = source.bias != nullptr;
     header.bias_is_nonzero = source.bias && std::any_of(source.bias, source.bias + source.N, is_not_0);
     header.has_zero_points =
         source.zero_points && std::any_of(source.zero_points, source.zero_points + source.scale_count, is_not_0);
@@ -113,31 +113,31 @@ PackPlan plan_packing(const WeightSource& source, const KernelFamily& family) {
     return {&family, header_of(source, family).size};
 }
 
-void pack(const WeightSource& source, const PackPlan& plan, void* packed) {
+void pack(const WeightSource& source, const PackPlan& plan, void* bytes) {
     const int64_t N = source.N, K = source.K;
     const Header header = header_of(source, *plan.family);
-    const Layout at     = layout_of(header, *plan.family);
+    const Layout at = layout_of(header, *plan.family);
 
-    auto* const bytes = static_cast<char*>(packed);
-    std::memset(bytes, 0, at.size);
-    std::memcpy(bytes, &header, sizeof header);
+    auto* const base = static_cast<char*>(bytes);
+    std::memset(base, 0, at.size);
+    std::memcpy(base, &header, sizeof header);
 
-    auto* const sums        = reinterpret_cast<int32_t*>(bytes + at.column_sums);
-    auto* const zero_points = reinterpret_cast<int32_t*>(bytes + at.zero_points);
+    auto* const sums = reinterpret_cast<int32_t*>(base + at.column_sums);
+    auto* const zero_points = reinterpret_cast<int32_t*>(base + at.zero_points);
     for (int64_t n = 0; n < N; ++n) {
         if (header.has_zero_points) {
             zero_points[n] = source.zero_points[source.scale_count == 1 ? 0 : n];
-            sums[n]        = static_cast<int32_t>(-K * zero_points[n]);
+            sums[n] = static_cast<int32_t>(-K * zero_points[n]);
         }
         sums[n] = std::accumulate(source.values + n * K, source.values + (n + 1) * K, sums[n]);
     }
-    auto* const scales = reinterpret_cast<double*>(bytes + at.scales);
-    std::fill(std::copy_n(source.scales, source.scale_count, scales), reinterpret_cast<double*>(bytes + at.bias),
+    auto* const scales = reinterpret_cast<double*>(base + at.scales);
+    std::fill(std::copy_n(source.scales, source.scale_count, scales), reinterpret_cast<double*>(base + at.bias),
               source.scales[0]);
     if (source.bias) {
-        std::memcpy(bytes + at.bias, source.bias, static_cast<size_t>(N) * sizeof(float));
+        std::memcpy(base + at.bias, source.bias, static_cast<size_t>(N) * sizeof(float));
     }
-    pack_weights(*plan.family, N, K, source.values, reinterpret_cast<int8_t*>(bytes + at.values));
+    pack_weights(*plan.family, N, K, source.values, reinterpret_cast<int8_t*>(base + at.values));
 }
 
 PackedWeight checked_view(const void* bytes, size_t size) {
@@ -170,28 +170,29 @@ PackedWeight checked_view(const void* bytes, size_t size) {
                                     ", which is not used here: pack the weight again");
     }
     if (!family->runs_here()) {
-        throw std::invalid_argument(std::string("it was packed for the kernel ") + header.family +
-                                    ", which takes instructions that this CPU lacks: pack the weight again on this CPU");
+        throw std::invalid_argument(
+            std::string("it was packed for the kernel ") + header.family +
+            ", which takes instructions that this CPU lacks: pack the weight again on this CPU");
     }
     const bool has_sizes = header.N >= 1 && header.K >= 1 && header.K <= kMaxK &&
                            (header.scale_count == 1 || header.scale_count == header.N);
     const Layout at = has_sizes ? layout_of(header, *family) : Layout{};
     if (!has_sizes || at.size != size) {
-        throw std::invalid_argument("its header has been changed: N=" + std::to_string(header.N) + " and K=" +
-                                    std::to_string(header.K) + " do not fit its size");
+        throw std::invalid_argument("its header has been changed: N=" + std::to_string(header.N) +
+                                    " and K=" + std::to_string(header.K) + " do not fit its size");
     }
     PackedWeight packed;
-    packed.N           = header.N;
-    packed.K           = header.K;
+    packed.N = header.N;
+    packed.K = header.K;
     packed.scale_count = header.scale_count;
     packed.bias_is_nonzero = header.bias_is_nonzero != 0;
-    packed.bias_was_given  = header.bias_was_given != 0;
-    packed.family      = family;
+    packed.bias_was_given = header.bias_was_given != 0;
+    packed.family = family;
     packed.column_sums = reinterpret_cast<const int32_t*>(base + at.column_sums);
-    packed.scales      = reinterpret_cast<const double*>(base + at.scales);
-    packed.bias        = reinterpret_cast<const float*>(base + at.bias);
+    packed.scales = reinterpret_cast<const double*>(base + at.scales);
+    packed.bias = reinterpret_cast<const float*>(base + at.bias);
     packed.zero_points = header.has_zero_points ? reinterpret_cast<const int32_t*>(base + at.zero_points) : nullptr;
-    packed.values      = reinterpret_cast<const int8_t*>(base + at.values);
+    packed.values = reinterpret_cast<const int8_t*>(base + at.values);
     return packed;
 }
 

@@ -19,28 +19,28 @@ namespace acl_qlinear {
 
 // What to pack; all pointers are borrowed for the duration of the call.
 struct WeightSource {
-    const int8_t* values;     // [N, K], row-major
-    int64_t       N;          // output features
-    int64_t       K;          // input features
-    const double* scales;     // scale_count values, finite and > 0
-    int64_t       scale_count; // 1 (per tensor) or N (per channel)
-    const float*  bias;        // [N], or nullptr
+    const int8_t* values;       // [N, K], row-major
+    int64_t N;                  // output features
+    int64_t K;                  // input features
+    const double* scales;       // scale_count values, finite and > 0
+    int64_t scale_count;        // 1 (per tensor) or N (per channel)
+    const float* bias;          // [N], or nullptr
     const int32_t* zero_points; // scale_count values, -128 to 127, or nullptr for zeros
 };
 
 // A checked view of packed bytes.
 struct PackedWeight {
-    int64_t        N;
-    int64_t        K;
-    int64_t        scale_count;
-    bool           bias_is_nonzero; // in any of its values
-    bool           bias_was_given;
+    int64_t N;
+    int64_t K;
+    int64_t scale_count;
+    bool bias_is_nonzero; // in any of its values
+    bool bias_was_given;
     const int32_t* column_sums; // sum over k of values[n, k] - zero_points[n]
-    const double*  scales;
-    const float*   bias;        // zeros where there is none
+    const double* scales;
+    const float* bias;          // zeros where there is none
     const int32_t* zero_points; // nullptr where all are 0
     const KernelFamily* family;
-    const int8_t*  values;      // packed
+    const int8_t* values; // packed
 };
 
 // The largest K whose int32 accumulators cannot overflow: 2^31 / (128 * 255), and with weight
@@ -50,7 +50,7 @@ constexpr int64_t kMaxK = 65793, kMaxKWithZeroPoints = 33025;
 // What `pack` makes of a source on this CPU.
 struct PackPlan {
     const KernelFamily* family;
-    size_t              size; // in bytes, a multiple of N
+    size_t size; // in bytes, a multiple of N
 };
 
 // Takes the fastest family. Throws std::invalid_argument when a size, a scale or a bias value is out

@@ -10,7 +10,7 @@ namespace acl_qlinear {
 class RangeFunction {
 public:
     template <typename F>
-    // NOLINTNEXTLINE(google-explicit-constructor): stands for any function, as std::function does.
+    // NOLINTNEXTLINE(misc-explicit-constructor): stands for any function, as std::function does.
     RangeFunction(const F& f)
         : function_(&f), call_([](const void* function, int64_t begin, int64_t end) {
               (*static_cast<const F*>(function))(begin, end);

@@ -28,7 +28,7 @@ inline int8x16_t quantize16(const Vectors& x, float32x4_t inverse_scale, int16x8
     for (int i = 0; i < 4; ++i) {
         q[i] = vcvtnq_s32_f32(vmulq_f32(x.v[i], inverse_scale));
     }
-    const int16x8_t low  = vqaddq_s16(vqmovn_high_s32(vqmovn_s32(q[0]), q[1]), zero_point);
+    const int16x8_t low = vqaddq_s16(vqmovn_high_s32(vqmovn_s32(q[0]), q[1]), zero_point);
     const int16x8_t high = vqaddq_s16(vqmovn_high_s32(vqmovn_s32(q[2]), q[3]), zero_point);
     return vqmovn_high_s16(vqmovn_s16(low), high);
 }
@@ -59,7 +59,7 @@ template <typename T> Range range_of_all(const T* x, size_t count) {
     lowest = highest = load16(first);
     const auto include = [&](const Vectors& values) {
         for (int j = 0; j < 4; ++j) {
-            lowest.v[j]  = vminq_f32(lowest.v[j], values.v[j]);
+            lowest.v[j] = vminq_f32(lowest.v[j], values.v[j]);
             highest.v[j] = vmaxq_f32(highest.v[j], values.v[j]);
         }
     };
@@ -69,7 +69,7 @@ template <typename T> Range range_of_all(const T* x, size_t count) {
     if (count > kStep) {
         include(load16(x + count - kStep));
     }
-    const auto low  = vminq_f32(vminq_f32(lowest.v[0], lowest.v[1]), vminq_f32(lowest.v[2], lowest.v[3]));
+    const auto low = vminq_f32(vminq_f32(lowest.v[0], lowest.v[1]), vminq_f32(lowest.v[2], lowest.v[3]));
     const auto high = vmaxq_f32(vmaxq_f32(highest.v[0], highest.v[1]), vmaxq_f32(highest.v[2], highest.v[3]));
     return {vminvq_f32(low), vmaxvq_f32(high)};
 }

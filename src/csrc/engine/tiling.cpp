@@ -34,9 +34,9 @@ Tiling::Tiling(const Problem& problem, int64_t panel_columns, int64_t row_tiles,
     : M_(problem.M), N_(problem.N) {
     const int64_t panels = ceil_div(N_, panel_columns);
     // A partial tile of a kernel's costs as much as a whole one.
-    rows_         = round_up(ceil_div(M_, row_tiles), kMaxTileRows);
-    row_tiles_    = ceil_div(M_, rows_);
-    columns_      = ceil_div(panels, std::min(panels, column_tiles)) * panel_columns;
+    rows_ = round_up(ceil_div(M_, row_tiles), kMaxTileRows);
+    row_tiles_ = ceil_div(M_, rows_);
+    columns_ = ceil_div(panels, std::min(panels, column_tiles)) * panel_columns;
     column_tiles_ = ceil_div(N_, columns_);
 }
 

@@ -11,7 +11,11 @@ namespace acl_qlinear {
 enum class DType { s8, u8, f32, bf16 };
 
 constexpr size_t size_of(DType type) {
-    return type == DType::f32 ? 4 : type == DType::bf16 ? 2 : 1;
+    switch (type) {
+    case DType::f32: return 4;
+    case DType::bf16: return 2;
+    default: return 1;
+    }
 }
 
 constexpr bool is_8bit(DType type) {
@@ -20,7 +24,7 @@ constexpr bool is_8bit(DType type) {
 
 // An integer q stands for (q - zero_point) * scale.
 struct Quantization {
-    double  scale;
+    double scale;
     int32_t zero_point; // in -128 to 127, for u8 in 0 to 255
 };
 
@@ -31,8 +35,8 @@ constexpr int32_t signed_zero_point(DType type, int32_t zero_point) {
 
 // A row-major matrix. Data is void or const void.
 template <typename Data> struct Operand {
-    DType        type;
-    Data*        data;
+    DType type;
+    Data* data;
     Quantization quantization;
 };
 
@@ -45,7 +49,7 @@ enum class Activation { none, relu, leaky_relu, tanh, gelu, gelu_tanh, silu };
 
 struct PostOp {
     Activation activation;
-    float      negative_slope; // of leaky_relu
+    float negative_slope; // of leaky_relu
 };
 
 } // namespace acl_qlinear

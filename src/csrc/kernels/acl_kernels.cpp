@@ -14,7 +14,8 @@ std::vector<Estimate> estimate(int64_t N, int64_t K) {
     // long ones it counts passes of its driver over the results, which are not made here.
     const arm_gemm::GemmConfig any;
     const arm_gemm::GemmArgs args(&arm_compute::CPUInfo::get(), /*M=*/96, static_cast<unsigned>(N),
-                                  static_cast<unsigned>(std::clamp<int64_t>(K, 16, 512)), /*Ksections=*/1, /*nbatches=*/1,
+                                  static_cast<unsigned>(std::clamp<int64_t>(K, 16, 512)), /*Ksections=*/1,
+                                  /*nbatches=*/1,
                                   /*nmulti=*/1, /*indirect_input=*/false, arm_gemm::Activation(), /*maxthreads=*/1,
                                   /*fixed_format=*/false, /*fast_mode=*/false, /*accumulate=*/false, &any);
     std::vector<Estimate> estimates;

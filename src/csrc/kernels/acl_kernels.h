@@ -20,7 +20,7 @@ acl_qlinear::MicroKernel a64_interleaved_s8s32_mmla_8x12, a64_gemm_s8_8x12;
 namespace acl_qlinear::acl {
 
 struct NamedKernel {
-    const char*  name; // ACL's
+    const char* name; // ACL's
     MicroKernel* run;
 };
 
@@ -33,7 +33,7 @@ constexpr const char* kNeon4x4 = "a64_gemm_s8_4x4";
 
 struct Estimate {
     std::string kernel; // ACL's name
-    uint64_t    cycles;
+    uint64_t cycles;
 };
 
 // The s8 x s8 -> s32 kernels that ACL has for this CPU, and the cycles that it expects them to take

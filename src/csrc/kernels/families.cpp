@@ -1,6 +1,5 @@
 #include "kernels/families.h"
 
-#include <sys/auxv.h>
 #include <sys/prctl.h>
 
 #include <algorithm>
@@ -17,11 +16,11 @@ namespace {
 
 constexpr KernelFamily kFamilies[] = {
     {
-        .name    = acl::kSveMmla8x3VL.name,
-        .isa     = IsaFeature::sve_i8mm,
+        .name = acl::kSveMmla8x3VL.name,
+        .isa = IsaFeature::sve_i8mm,
         .columns = 0,
         .vectors = 3,
-        .k_step  = 8,
+        .k_step = 8,
         .kernels = {{
             {.rows = 8, .min_rows = 7, .run = acl::kSveMmla8x3VL.run, .pack = pack_tile<8, 8>},
             {.rows = 4, .min_rows = 3, .run = sve_mmla_4x3vl, .pack = pack_tile<4, 8>},
@@ -29,22 +28,22 @@ constexpr KernelFamily kFamilies[] = {
         }},
     },
     {
-        .name    = acl::kSveDot8x3VL.name,
-        .isa     = IsaFeature::sve,
+        .name = acl::kSveDot8x3VL.name,
+        .isa = IsaFeature::sve,
         .columns = 0,
         .vectors = 3,
-        .k_step  = 4,
+        .k_step = 4,
         .kernels = {{
             {.rows = 8, .min_rows = 5, .run = acl::kSveDot8x3VL.run, .pack = pack_tile<8, 4>},
             {.rows = 4, .min_rows = 1, .run = sve_dot_4x3vl, .pack = pack_tile<4, 4>},
         }},
     },
     {
-        .name    = acl::kNeonMmla8x12.name,
-        .isa     = IsaFeature::i8mm,
+        .name = acl::kNeonMmla8x12.name,
+        .isa = IsaFeature::i8mm,
         .columns = 12,
         .vectors = 0,
-        .k_step  = 8,
+        .k_step = 8,
         .kernels = {{
             {.rows = 8, .min_rows = 7, .run = acl::kNeonMmla8x12.run, .pack = pack_tile<8, 8>},
             {.rows = 4, .min_rows = 3, .run = neon_mmla_4x12, .pack = pack_tile<4, 8>},
@@ -52,11 +51,11 @@ constexpr KernelFamily kFamilies[] = {
         }},
     },
     {
-        .name    = acl::kNeonDot8x12.name,
-        .isa     = IsaFeature::dot_product,
+        .name = acl::kNeonDot8x12.name,
+        .isa = IsaFeature::dot_product,
         .columns = 12,
         .vectors = 0,
-        .k_step  = 4,
+        .k_step = 4,
         .kernels = {{
             {.rows = 8, .min_rows = 7, .run = acl::kNeonDot8x12.run, .pack = pack_tile<8, 4>},
             {.rows = 4, .min_rows = 3, .run = neon_dot_4x12, .pack = pack_tile<4, 4>},
@@ -65,11 +64,11 @@ constexpr KernelFamily kFamilies[] = {
         }},
     },
     {
-        .name    = acl::kNeon4x4,
-        .isa     = IsaFeature::none,
+        .name = acl::kNeon4x4,
+        .isa = IsaFeature::none,
         .columns = 4,
         .vectors = 0,
-        .k_step  = 16,
+        .k_step = 16,
         .kernels = {{
             // ACL's own overflows where two products of -128 with -128 meet.
             {.rows = 4, .min_rows = 1, .run = neon_mull_4x4, .pack = pack_tile<4, 16>},
@@ -115,7 +114,7 @@ const KernelFamily& choose_family(int64_t N, int64_t K) {
         const KernelFamily* const family = find_family(estimate.kernel.c_str());
         if (family && estimate.cycles < cycles) {
             fastest = family;
-            cycles  = estimate.cycles;
+            cycles = estimate.cycles;
         }
     }
     if (!fastest) {
@@ -126,14 +125,9 @@ const KernelFamily& choose_family(int64_t N, int64_t K) {
 }
 
 uint32_t sve_bytes() {
-    static const uint32_t bytes = [] {
-        if (!(getauxval(AT_HWCAP) & HWCAP_SVE)) {
-            return 0u;
-        }
-        const int length = prctl(PR_SVE_GET_VL);
-        return length < 0 ? 0u : static_cast<uint32_t>(length & PR_SVE_VL_LEN_MASK);
-    }();
-    return bytes;
+    // Fails where there is no SVE.
+    static const int length = prctl(PR_SVE_GET_VL);
+    return length < 0 ? 0 : static_cast<uint32_t>(length & PR_SVE_VL_LEN_MASK);
 }
 
 void pack_weights(const KernelFamily& family, int64_t N, int64_t K, const int8_t* values, int8_t* packed) {

@@ -15,10 +15,10 @@ namespace acl_qlinear {
 // Kernels that differ in their rows alone.
 struct KernelFamily {
     const char* name; // that of ACL's kernel
-    IsaFeature  isa;
-    int64_t     columns; // of a panel; 0 where it is ...
-    int64_t     vectors; // ... that many SVE vectors of 32-bit values
-    int64_t     k_step;
+    IsaFeature isa;
+    int64_t columns; // of a panel; 0 where it is ...
+    int64_t vectors; // ... that many SVE vectors of 32-bit values
+    int64_t k_step;
     std::array<TileKernel, 4> kernels; // the tallest first; the last ones may be empty
 
     // Whether this CPU has what the kernels need.

@@ -63,13 +63,13 @@ template <int rows> void neon_dot(const int8_t* A, const int8_t* B, int32_t* C, 
 
 } // namespace
 
-void neon_dot_1x12(const int8_t* A, const int8_t* B, int32_t* C, int, int panels, int K) {
+void neon_dot_1x12(const int8_t* A, const int8_t* B, int32_t* C, int /*tiles*/, int panels, int K) {
     neon_dot<1>(A, B, C, panels, K);
 }
-void neon_dot_2x12(const int8_t* A, const int8_t* B, int32_t* C, int, int panels, int K) {
+void neon_dot_2x12(const int8_t* A, const int8_t* B, int32_t* C, int /*tiles*/, int panels, int K) {
     neon_dot<2>(A, B, C, panels, K);
 }
-void neon_dot_4x12(const int8_t* A, const int8_t* B, int32_t* C, int, int panels, int K) {
+void neon_dot_4x12(const int8_t* A, const int8_t* B, int32_t* C, int /*tiles*/, int panels, int K) {
     neon_dot<4>(A, B, C, panels, K);
 }
 

@@ -10,8 +10,7 @@ namespace acl_qlinear {
 namespace {
 
 // vmmlaq_s32 multiplies 2 rows of A with 2 columns of B.
-template <int pairs>
-void neon_mmla(const int8_t* A, const int8_t* B, int32_t* C, int panels, int K) {
+template <int pairs> void neon_mmla(const int8_t* A, const int8_t* B, int32_t* C, int panels, int K) {
     for (int panel = 0; panel < panels; ++panel) {
         int32x4_t c[pairs][6] = {};
         for (int k = 0; k < K; k += 8, B += 96) {
@@ -33,10 +32,10 @@ void neon_mmla(const int8_t* A, const int8_t* B, int32_t* C, int panels, int K) 
 
 } // namespace
 
-void neon_mmla_2x12(const int8_t* A, const int8_t* B, int32_t* C, int, int panels, int K) {
+void neon_mmla_2x12(const int8_t* A, const int8_t* B, int32_t* C, int /*tiles*/, int panels, int K) {
     neon_mmla<1>(A, B, C, panels, K);
 }
-void neon_mmla_4x12(const int8_t* A, const int8_t* B, int32_t* C, int, int panels, int K) {
+void neon_mmla_4x12(const int8_t* A, const int8_t* B, int32_t* C, int /*tiles*/, int panels, int K) {
     neon_mmla<2>(A, B, C, panels, K);
 }
 

@@ -9,7 +9,7 @@
 namespace acl_qlinear {
 
 // svdot_lane_s32 multiplies 4 values of a row of A, the lane, with those of each column of B.
-void sve_dot_4x3vl(const int8_t* A, const int8_t* B, int32_t* C, int, int panels, int K) {
+void sve_dot_4x3vl(const int8_t* A, const int8_t* B, int32_t* C, int /*tiles*/, int panels, int K) {
     const svbool_t all = svptrue_b8();
     for (int panel = 0; panel < panels; ++panel) {
         svint32_t r0 = svdup_s32(0), r1 = r0, r2 = r0, r3 = r0, s0 = r0, s1 = r0, s2 = r0, s3 = r0;

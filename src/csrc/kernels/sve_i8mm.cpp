@@ -11,8 +11,7 @@ namespace {
 
 // svmmla_s32 multiplies 2 rows of A with 4 columns (of 256-bit vectors) of B, and has products of
 // one row and of the other in turns, two by two. Scalable vectors cannot be array elements.
-template <int pairs>
-void sve_mmla(const int8_t* A, const int8_t* B, int32_t* C, int panels, int K) {
+template <int pairs> void sve_mmla(const int8_t* A, const int8_t* B, int32_t* C, int panels, int K) {
     const svbool_t all = svptrue_b8();
     for (int panel = 0; panel < panels; ++panel) {
         svint32_t c0 = svdup_s32(0), c1 = c0, c2 = c0, c3 = c0, c4 = c0, c5 = c0;
@@ -41,8 +40,7 @@ void sve_mmla(const int8_t* A, const int8_t* B, int32_t* C, int panels, int K) {
             row += 16 * pairs;
             B += 6 * svcntb();
         }
-        const auto store = [&](svint32_t v0, svint32_t v1, svint32_t v2, svint32_t v3, svint32_t v4,
-                               svint32_t v5) {
+        const auto store = [&](svint32_t v0, svint32_t v1, svint32_t v2, svint32_t v3, svint32_t v4, svint32_t v5) {
             const auto even = [](svint32_t x, svint32_t y) {
                 return svreinterpret_s32_s64(svuzp1_s64(svreinterpret_s64_s32(x), svreinterpret_s64_s32(y)));
             };
@@ -66,10 +64,10 @@ void sve_mmla(const int8_t* A, const int8_t* B, int32_t* C, int panels, int K) {
 
 } // namespace
 
-void sve_mmla_2x3vl(const int8_t* A, const int8_t* B, int32_t* C, int, int panels, int K) {
+void sve_mmla_2x3vl(const int8_t* A, const int8_t* B, int32_t* C, int /*tiles*/, int panels, int K) {
     sve_mmla<1>(A, B, C, panels, K);
 }
-void sve_mmla_4x3vl(const int8_t* A, const int8_t* B, int32_t* C, int, int panels, int K) {
+void sve_mmla_4x3vl(const int8_t* A, const int8_t* B, int32_t* C, int /*tiles*/, int panels, int K) {
     sve_mmla<2>(A, B, C, panels, K);
 }
 

@@ -19,7 +19,7 @@ bool set_sve_bits(int bits) {
 
 int main(int argc, char** argv) {
     const char* const variable = std::getenv("SVE_BITS");
-    const int bits = variable ? std::atoi(variable) : 0;
+    const int bits = variable ? static_cast<int>(std::strtol(variable, nullptr, 10)) : 0;
     // Linux takes the longest that the CPU has, up to the one that is asked for.
     if (bits && !set_sve_bits(bits)) {
         std::printf("skipped: this CPU has no SVE vectors of %d bits\n", bits);

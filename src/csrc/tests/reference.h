@@ -12,7 +12,7 @@ namespace acl_qlinear::testing {
 // The activation functions' own values are test_activation.cpp's matter.
 inline float activated(float x, const PostOp& post) {
     const float32x4_t v = vdupq_n_f32(x), slope = vdupq_n_f32(post.negative_slope);
-    const auto first    = [](float32x4_t values) { return vgetq_lane_f32(values, 0); };
+    const auto first = [](float32x4_t values) { return vgetq_lane_f32(values, 0); };
     switch (post.activation) {
     case Activation::none: return x;
     case Activation::relu: return x > 0 ? x : 0;

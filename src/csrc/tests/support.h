@@ -36,7 +36,7 @@ public:
             std::abort();
         }
         block_ = static_cast<char*>(block);
-        data_  = reinterpret_cast<T*>(block_ + (usable - size) / alignment * alignment);
+        data_ = reinterpret_cast<T*>(block_ + (usable - size) / alignment * alignment);
     }
 
     explicit Guarded(const std::vector<T>& values) : Guarded(values.size()) {
@@ -57,8 +57,8 @@ public:
 
 private:
     size_t count_, mapped_;
-    char*  block_;
-    T*     data_;
+    char* block_;
+    T* data_;
 };
 
 // The same numbers wherever it runs: the standard's distributions are the library's own.
@@ -96,9 +96,8 @@ private:
 // Every family that this CPU can run.
 inline std::vector<const KernelFamily*> families_here() {
     std::vector<const KernelFamily*> found;
-    for (const char* const name :
-         {"sve_interleaved_s8s32_mmla_8x3VL", "sve_interleaved_s8s32_dot_8x3VL", "a64_interleaved_s8s32_mmla_8x12",
-          "a64_gemm_s8_8x12", "a64_gemm_s8_4x4"}) {
+    for (const char* const name : {"sve_interleaved_s8s32_mmla_8x3VL", "sve_interleaved_s8s32_dot_8x3VL",
+                                   "a64_interleaved_s8s32_mmla_8x12", "a64_gemm_s8_8x12", "a64_gemm_s8_4x4"}) {
         if (find_family(name)->runs_here()) {
             found.push_back(find_family(name));
         }

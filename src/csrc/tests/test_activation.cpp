@@ -1,9 +1,9 @@
 // The activation functions against the C library's, in double precision.
-#include "engine/activation.h"
-
 #include <gtest/gtest.h>
 
 #include <cmath>
+
+#include "engine/activation.h"
 
 namespace acl_qlinear {
 namespace {

@@ -1,8 +1,7 @@
 // From accumulators to outputs, bit for bit.
-#include "engine/epilogue.h"
-
 #include <gtest/gtest.h>
 
+#include "engine/epilogue.h"
 #include "kernels/integers.h"
 #include "tests/reference.h"
 #include "tests/support.h"
@@ -13,15 +12,16 @@ namespace {
 using testing::Guarded;
 using testing::Random;
 
-constexpr DType kTypes[]          = {DType::s8, DType::u8, DType::f32, DType::bf16};
-constexpr Activation kActivations[] = {Activation::none, Activation::relu, Activation::leaky_relu, Activation::tanh,
-                                       Activation::gelu, Activation::gelu_tanh, Activation::silu};
+constexpr DType kTypes[] = {DType::s8, DType::u8, DType::f32, DType::bf16};
+constexpr Activation kActivations[] = {Activation::none, Activation::relu, Activation::leaky_relu,
+                                       Activation::tanh, Activation::gelu, Activation::gelu_tanh,
+                                       Activation::silu};
 
 // Some accumulators with their terms, each of which ends where it may be read to.
 struct Block {
     int64_t rows, columns, width;
     Guarded<int32_t> acc, offset;
-    Guarded<float>   multiplier, bias;
+    Guarded<float> multiplier, bias;
     bool has_offset = false, has_bias = false;
 
     Block(int64_t row_count, int64_t column_count, int64_t panel_columns)
@@ -34,11 +34,11 @@ struct Block {
 
     Epilogue epilogue(DType type) const {
         Epilogue e{};
-        e.offset        = has_offset ? offset.data() : nullptr;
-        e.multiplier    = multiplier.data();
-        e.bias          = has_bias ? bias.data() : nullptr;
-        e.post          = {Activation::none, 0.0f};
-        e.type          = type;
+        e.offset = has_offset ? offset.data() : nullptr;
+        e.multiplier = multiplier.data();
+        e.bias = has_bias ? bias.data() : nullptr;
+        e.post = {Activation::none, 0.0f};
+        e.type = type;
         e.inverse_scale = 1;
         return e;
     }
@@ -77,17 +77,17 @@ TEST(Epilogue, EveryTypeAndActivation) {
             for (int i = 0; i < 24; ++i) {
                 Block block(random.integer(1, 9), random.integer(1, 70), random.one_of<int64_t>({4, 12, 24, 36, 48}));
                 block.has_offset = i & 1;
-                block.has_bias   = i & 2;
+                block.has_bias = i & 2;
                 for (int32_t& value : block.acc) {
                     value = static_cast<int32_t>(random.integer(-20000, 20000));
                 }
                 for (int64_t n = 0; n < static_cast<int64_t>(block.readable()); ++n) {
-                    block.offset[n]     = static_cast<int32_t>(random.integer(-5000, 5000));
+                    block.offset[n] = static_cast<int32_t>(random.integer(-5000, 5000));
                     block.multiplier[n] = static_cast<float>(std::exp2(random.real(-16, -5)));
-                    block.bias[n]       = static_cast<float>(random.real(-30, 30));
+                    block.bias[n] = static_cast<float>(random.real(-30, 30));
                 }
                 Epilogue e = block.epilogue(type);
-                e.post     = {activation, static_cast<float>(random.real(-0.5, 2))};
+                e.post = {activation, static_cast<float>(random.real(-0.5, 2))};
                 if (is_8bit(type)) {
                     e.zero_point = static_cast<int32_t>(random.integer(0, 255)) - (type == DType::s8 ? 128 : 0);
                     e.inverse_scale = is_homogeneous(activation) ? 1.0f : static_cast<float>(random.real(0.5, 20));
@@ -104,11 +104,11 @@ TEST(Epilogue, TiesGoToEven) {
             Block block(1, 64, 12);
             block.has_bias = has_bias;
             for (int64_t n = 0; n < 64; ++n) {
-                block.at(0, n)      = static_cast<int32_t>(2 * n - 63); // odd, halved below
+                block.at(0, n) = static_cast<int32_t>(2 * n - 63); // odd, halved below
                 block.multiplier[n] = 0.5f;
-                block.bias[n]       = 4;
+                block.bias[n] = 4;
             }
-            Epilogue e   = block.epilogue(type);
+            Epilogue e = block.epilogue(type);
             e.zero_point = 40;
             Guarded<uint8_t> out(64);
             apply_epilogue({block.acc.data(), 1, 12}, 1, 64, e, out.data(), 64);
@@ -130,29 +130,31 @@ TEST(Epilogue, ProductIsRoundedOnce) {
     for (int i = 0; i < 20000; ++i) {
         // Close to a half: sum * multiplier = half + a little, of either sign.
         const int64_t sum = random.integer(1 << 20, (1 << 24) - 1), half = 2 * random.integer(-100, 100) + 1;
-        block.at(0, 0)      = static_cast<int32_t>(sum);
+        block.at(0, 0) = static_cast<int32_t>(sum);
         block.multiplier[0] = static_cast<float>(static_cast<double>(half) / 2 / static_cast<double>(sum));
         block.check(block.epilogue(i % 2 ? DType::s8 : DType::u8), 1);
     }
 }
 
 TEST(Epilogue, SaturatesAtBothEnds) {
-    constexpr int32_t sums[] = {INT32_MIN, INT32_MIN + 1, -(1 << 24), -70000, -300, -129, -128, -127, -1, 0,
-                                1, 127, 128, 255, 256, 300, 70000, 1 << 24, INT32_MAX - 1, INT32_MAX};
+    constexpr int32_t sums[] = {
+        INT32_MIN, INT32_MIN + 1, -(1 << 24), -70000, -300, -129,  -128,    -127,          -1,       0, 1,
+        127,       128,           255,        256,    300,  70000, 1 << 24, INT32_MAX - 1, INT32_MAX};
     for (const DType type : {DType::s8, DType::u8}) {
-        for (const int32_t zero_point : type == DType::s8 ? std::vector{-128, -1, 0, 127} : std::vector{0, 1, 128, 255}) {
+        for (const int32_t zero_point :
+             type == DType::s8 ? std::vector{-128, -1, 0, 127} : std::vector{0, 1, 128, 255}) {
             for (const float multiplier : {1.0f, 0.5f, 1e-3f, 1e3f, 1e30f}) {
                 for (const Activation activation : {Activation::none, Activation::relu, Activation::leaky_relu}) {
                     for (const bool has_bias : {false, true}) {
                         Block block(1, std::size(sums), 12);
                         block.has_bias = has_bias;
                         for (int64_t n = 0; n < block.columns; ++n) {
-                            block.at(0, n)      = sums[n];
+                            block.at(0, n) = sums[n];
                             block.multiplier[n] = multiplier;
-                            block.bias[n]       = 0.25f;
+                            block.bias[n] = 0.25f;
                         }
-                        Epilogue e   = block.epilogue(type);
-                        e.post       = {activation, 0.5f};
+                        Epilogue e = block.epilogue(type);
+                        e.post = {activation, 0.5f};
                         e.zero_point = zero_point;
                         block.check(e, block.columns);
                     }

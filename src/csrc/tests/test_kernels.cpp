@@ -25,8 +25,7 @@ struct Matrices {
     }
 
     int32_t product(int64_t m, int64_t n) const {
-        return std::inner_product(&x[static_cast<size_t>(m * K)], &x[static_cast<size_t>(m * K)] + K,
-                                  &w[static_cast<size_t>(n * K)], int32_t{0});
+        return std::inner_product(x.data() + m * K, x.data() + (m + 1) * K, w.data() + n * K, int32_t{0});
     }
 };
 
@@ -37,7 +36,7 @@ std::vector<int8_t> pack_tiles(const KernelFamily& family, const TileKernel& ker
     for (int64_t first = 0; first < of.M; first += kernel.rows) {
         const int8_t* rows[kMaxTileRows];
         for (int64_t i = 0; i < kernel.rows; ++i) {
-            rows[i] = &of.x[static_cast<size_t>((first + i) * of.K)];
+            rows[i] = of.x.data() + (first + i) * of.K;
         }
         std::vector<int8_t> tile(static_cast<size_t>(kernel.rows * round_up<int64_t>(of.K, 16)));
         kernel.pack(rows, 0, of.K, vdupq_n_s8(0), tile.data());
@@ -64,7 +63,8 @@ void check_kernel(const KernelFamily& family, const TileKernel& kernel, const Ma
             wrong += sum != (n < of.N ? of.product(m, n) : 0);
         }
     }
-    EXPECT_EQ(wrong, 0) << family.name << ", height " << kernel.rows << ", M=" << of.M << " N=" << of.N << " K=" << of.K;
+    EXPECT_EQ(wrong, 0) << family.name << ", height " << kernel.rows << ", M=" << of.M << " N=" << of.N
+                        << " K=" << of.K;
 }
 
 TEST(Kernels, EveryHeightEqualsSumsOneByOne) {
@@ -72,7 +72,7 @@ TEST(Kernels, EveryHeightEqualsSumsOneByOne) {
     for (const KernelFamily* const family : families_here()) {
         const int64_t width = family->panel_columns();
         for (const TileKernel& kernel : family->kernels) {
-            const bool is_tallest = &kernel == &family->kernels[0];
+            const bool is_tallest = &kernel == family->kernels.data();
             for (const int64_t tiles : kernel.run ? std::vector<int64_t>{1, 2, 3} : std::vector<int64_t>{}) {
                 for (const int64_t K : {1, 2, 3, 5, 8, 9, 15, 16, 17, 23, 31, 33, 47, 64, 65, 127, 333}) {
                     for (const int64_t N : {int64_t{1}, width - 1, width, width + 1, 3 * width - 2}) {

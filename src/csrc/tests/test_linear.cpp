@@ -1,12 +1,11 @@
 // Whole layers, in every family of kernels, against sums one by one and the epilogue's arithmetic.
-#include "engine/linear.h"
-
 #include <gtest/gtest.h>
 
 #include <memory>
 #include <stdexcept>
 #include <thread>
 
+#include "engine/linear.h"
 #include "engine/tiling.h"
 #include "tests/reference.h"
 #include "tests/support.h"
@@ -22,6 +21,7 @@ using testing::Random;
 // where AddressSanitizer sees it.
 void on_new_threads(int64_t count, RangeFunction f) {
     std::vector<std::thread> threads;
+    threads.reserve(static_cast<size_t>(count));
     for (int64_t i = 0; i < count; ++i) {
         threads.emplace_back([=] { f(i, i + 1); });
     }
@@ -35,11 +35,11 @@ constexpr DType kTypes[] = {DType::s8, DType::u8, DType::f32, DType::bf16};
 // A layer with random contents, and a call of it.
 struct Layer {
     int64_t M, N, K;
-    Guarded<int8_t>      values;
-    std::vector<double>  scales;
-    std::vector<float>   bias;
+    Guarded<int8_t> values;
+    std::vector<double> scales;
+    std::vector<float> bias;
     std::vector<int32_t> zero_points;
-    const KernelFamily*  family;
+    const KernelFamily* family;
     std::unique_ptr<Guarded<char>> bytes;
     PackedWeight packed{};
 
@@ -60,8 +60,13 @@ struct Layer {
                 zero_points.push_back(static_cast<int32_t>(random.integer(-128, 127)));
             }
         }
-        const WeightSource source{values.data(), N, K, scales.data(), static_cast<int64_t>(scales.size()),
-                                  bias.empty() ? nullptr : bias.data(), zero_points.empty() ? nullptr : zero_points.data()};
+        const WeightSource source{values.data(),
+                                  N,
+                                  K,
+                                  scales.data(),
+                                  static_cast<int64_t>(scales.size()),
+                                  bias.empty() ? nullptr : bias.data(),
+                                  zero_points.empty() ? nullptr : zero_points.data()};
         const PackPlan plan = plan_packing(source, of);
         bytes = std::make_unique<Guarded<char>>(plan.size, 64);
         pack(source, plan, bytes->data());
@@ -76,7 +81,7 @@ struct Layer {
 // The s8 value that the GEMM reads for one of x.
 int32_t signed_value(const Input& x, int64_t i) {
     const float inverse = 1.0f / static_cast<float>(x.quantization.scale);
-    const auto integer  = [&](float value) {
+    const auto integer = [&](float value) {
         return int32_t{testing::saturated<int8_t>(testing::saturated<int16_t>(testing::rounded(value * inverse)) +
                                                   x.quantization.zero_point)};
     };
@@ -91,12 +96,12 @@ int32_t signed_value(const Input& x, int64_t i) {
 
 // The terms of each output column, as Epilogue has them.
 struct Terms {
-    std::vector<float>   multiplier, bias;
+    std::vector<float> multiplier, bias;
     std::vector<int32_t> offset;
 
     Terms(const Layer& layer, const LinearCall& call) {
         const bool in_units_of_y = is_8bit(call.y.type) && is_homogeneous(call.post.activation);
-        const double unit        = in_units_of_y ? call.y.quantization.scale : 1.0;
+        const double unit = in_units_of_y ? call.y.quantization.scale : 1.0;
         for (int64_t n = 0; n < layer.N; ++n) {
             const double scale = layer.scales[layer.scales.size() == 1 ? 0 : static_cast<size_t>(n)];
             multiplier.push_back(static_cast<float>(call.x.quantization.scale * scale / unit));
@@ -116,13 +121,13 @@ struct Terms {
 int wrong_outputs(const Layer& layer, const LinearCall& call) {
     const Terms terms(layer, call);
     Epilogue e{};
-    e.offset        = terms.offset.data();
-    e.multiplier    = terms.multiplier.data();
-    e.bias          = terms.bias.empty() ? nullptr : terms.bias.data();
-    e.post          = call.post;
-    e.type          = call.y.type;
+    e.offset = terms.offset.data();
+    e.multiplier = terms.multiplier.data();
+    e.bias = terms.bias.empty() ? nullptr : terms.bias.data();
+    e.post = call.post;
+    e.type = call.y.type;
     e.inverse_scale = is_homogeneous(call.post.activation) ? 1 : static_cast<float>(1 / call.y.quantization.scale);
-    e.zero_point    = call.y.quantization.zero_point;
+    e.zero_point = call.y.quantization.zero_point;
     std::vector<int32_t> x(static_cast<size_t>(layer.K));
     int wrong = 0;
     for (int64_t m = 0; m < layer.M; ++m) {
@@ -152,7 +157,7 @@ void check_call(const Layer& layer, int64_t threads, Random& random) {
     Guarded<char> y(static_cast<size_t>(layer.M * layer.N) * size_of(y_type), size_of(y_type));
     random.fill_bytes(x);
     for (int64_t i = 0; !is_8bit(x_type) && i < layer.M * layer.K; ++i) {
-        const auto value   = static_cast<float>(random.real(-3, 3));
+        const auto value = static_cast<float>(random.real(-3, 3));
         const uint16_t bf16 = testing::bf16_of_float(value);
         std::memcpy(x.data() + static_cast<size_t>(i) * size_of(x_type),
                     x_type == DType::f32 ? static_cast<const void*>(&value) : &bf16, size_of(x_type));
@@ -160,8 +165,10 @@ void check_call(const Layer& layer, int64_t threads, Random& random) {
     const double y_scale = 0.02 * std::sqrt(static_cast<double>(layer.K));
     const PostOp post{random.one_of({Activation::none, Activation::relu, Activation::leaky_relu, Activation::gelu}),
                       static_cast<float>(random.real(-0.5, 2))};
-    const LinearCall call{layer.M, {x_type, x.data(), random_quantization(x_type, 0.02, random)},
-                          {y_type, y.data(), random_quantization(y_type, y_scale, random)}, post};
+    const LinearCall call{layer.M,
+                          {x_type, x.data(), random_quantization(x_type, 0.02, random)},
+                          {y_type, y.data(), random_quantization(y_type, y_scale, random)},
+                          post};
     std::thread caller([&] { linear(call, layer.packed, {threads, on_new_threads}); });
     caller.join();
     EXPECT_EQ(wrong_outputs(layer, call), 0)
@@ -185,7 +192,8 @@ TEST(Linear, ShapesAndThreadsThatOnceWentWrong) {
     Random random(13);
     for (const KernelFamily* const family : families_here()) {
         // {M, N, K}; M * K < N; tiles that begin between two of the epilogue's blocks of columns.
-        for (const auto& [M, N, K] : {Problem{1, 26, 16}, {1, 14, 16}, {1, 38, 16}, {1, 512, 64}, {1, 1000, 1}, {200, 48, 17}}) {
+        for (const auto& [M, N, K] :
+             {Problem{1, 26, 16}, {1, 14, 16}, {1, 38, 16}, {1, 512, 64}, {1, 1000, 1}, {200, 48, 17}}) {
             for (int i = 0; i < 3; ++i) {
                 const Layer layer(M, N, K, *family, random);
                 check_call(layer, 2, random);

@@ -66,9 +66,9 @@ TEST(Packing, WeightsAreWhereTheContractSays) {
 }
 
 struct Source {
-    std::vector<int8_t>  values;
-    std::vector<double>  scales;
-    std::vector<float>   bias;
+    std::vector<int8_t> values;
+    std::vector<double> scales;
+    std::vector<float> bias;
     std::vector<int32_t> zero_points;
     int64_t N, K;
 
@@ -77,8 +77,13 @@ struct Source {
           N(outputs), K(inputs) {}
 
     WeightSource view() const {
-        return {values.data(), N, K, scales.data(), static_cast<int64_t>(scales.size()),
-                bias.empty() ? nullptr : bias.data(), zero_points.empty() ? nullptr : zero_points.data()};
+        return {values.data(),
+                N,
+                K,
+                scales.data(),
+                static_cast<int64_t>(scales.size()),
+                bias.empty() ? nullptr : bias.data(),
+                zero_points.empty() ? nullptr : zero_points.data()};
     }
 
     std::vector<char> packed() const {
@@ -121,7 +126,9 @@ TEST(Packing, PackedWeightHasAllThatWasGiven) {
         EXPECT_EQ(packed.bias_is_nonzero, !source.bias.empty() && source.bias[0] != 0);
         EXPECT_TRUE(std::equal(source.bias.begin(), source.bias.end(), packed.bias));
         const auto zero_point = [&](int64_t n) {
-            return source.zero_points.empty() ? 0 : source.zero_points[packed.scale_count == 1 ? 0 : static_cast<size_t>(n)];
+            return source.zero_points.empty()
+                       ? 0
+                       : source.zero_points[packed.scale_count == 1 ? 0 : static_cast<size_t>(n)];
         };
         bool has_zero_points = false;
         for (int64_t n = 0; n < source.N; ++n) {

@@ -1,8 +1,7 @@
 // Quantization of activations, and their range.
-#include "engine/quantize.h"
-
 #include <gtest/gtest.h>
 
+#include "engine/quantize.h"
 #include "tests/support.h"
 
 namespace acl_qlinear {
@@ -45,13 +44,14 @@ TYPED_TEST(Quantize, EveryCount) {
         const float inverse = 1.0f / static_cast<float>(q.scale);
         for (int64_t i = 0; i < static_cast<int64_t>(count); ++i) {
             const int64_t expected = testing::rounded(value_of(x[i]) * inverse) + q.zero_point;
-            EXPECT_EQ(static_cast<const int8_t*>(result.data)[i], testing::saturated<int8_t>(expected)) << value_of(x[i]);
+            EXPECT_EQ(static_cast<const int8_t*>(result.data)[i], testing::saturated<int8_t>(expected))
+                << value_of(x[i]);
         }
     }
 }
 
 TYPED_TEST(Quantize, TiesAndExtremes) {
-    const float special[] = {0.5f,  1.5f,   2.5f,   -0.5f, -1.5f, -2.5f,    126.5f,    127.5f, -127.5f,
+    const float special[] = {0.5f,    1.5f,    2.5f,     -0.5f, -1.5f,  -2.5f,    126.5f,    127.5f, -127.5f,
                              -128.5f, 1000.0f, -1000.0f, 3e38f, -3e38f, INFINITY, -INFINITY, NAN,    -0.0f};
     const int8_t expected[] = {0, 2, 2, 0, -2, -2, 126, 127, -128, -128, 127, -128, 127, -128, 127, -128, 0, 0};
     Guarded<TypeParam> x(std::size(special));
@@ -69,8 +69,8 @@ TYPED_TEST(Quantize, RangeOfEveryCount) {
             Guarded<TypeParam> x(count);
             float lowest = INFINITY, highest = -INFINITY;
             for (TypeParam& value : x) {
-                value   = value_as<TypeParam>(static_cast<float>(random.real(-9, -1)));
-                lowest  = std::fmin(lowest, value_of(value));
+                value = value_as<TypeParam>(static_cast<float>(random.real(-9, -1)));
+                lowest = std::fmin(lowest, value_of(value));
                 highest = std::fmax(highest, value_of(value));
             }
             if (nan >= 0) {

@@ -1,8 +1,7 @@
 // Tiles are all outputs, each of them once.
-#include "engine/tiling.h"
-
 #include <gtest/gtest.h>
 
+#include "engine/tiling.h"
 #include "tests/support.h"
 
 namespace acl_qlinear {

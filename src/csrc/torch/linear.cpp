@@ -1,4 +1,6 @@
 // Calls of layers.
+#include "engine/linear.h"
+
 #include <ATen/ATen.h>
 #include <ATen/native/quantized/cpu/QuantUtils.h>
 #include <ATen/quantized/QTensorImpl.h>
@@ -7,7 +9,6 @@
 #include <atomic>
 #include <cmath>
 
-#include "engine/linear.h"
 #include "engine/quantize.h"
 #include "torch/checks.h"
 #include "torch/operators.h"
@@ -17,23 +18,23 @@ namespace acl_qlinear::operators {
 namespace {
 
 std::atomic<int64_t> fallbacks{0};
-std::atomic<bool>    is_fallback_forbidden{false};
+std::atomic<bool> is_fallback_forbidden{false};
 
 // Arguments as they come, before they are checked.
 struct QuantizationArguments {
-    double  scale;
+    double scale;
     int64_t zero_point;
 };
 
 struct ActivationArguments {
     c10::string_view name;
-    double           negative_slope;
+    double negative_slope;
 };
 
 PostOp checked_activation(const char* op, const ActivationArguments& given) {
     constexpr std::pair<c10::string_view, Activation> all[] = {
-        {"none", Activation::none}, {"relu", Activation::relu},           {"leaky_relu", Activation::leaky_relu},
-        {"tanh", Activation::tanh}, {"gelu", Activation::gelu},           {"gelu_tanh", Activation::gelu_tanh},
+        {"none", Activation::none}, {"relu", Activation::relu}, {"leaky_relu", Activation::leaky_relu},
+        {"tanh", Activation::tanh}, {"gelu", Activation::gelu}, {"gelu_tanh", Activation::gelu_tanh},
         {"silu", Activation::silu},
     };
     for (const auto& [known, activation] : all) {
@@ -80,12 +81,12 @@ using Sizes = c10::SmallVector<int64_t, 5>;
 
 // A call that is checked but for its output.
 struct Call {
-    const char*  op;
-    at::Tensor   x; // contiguous
-    DType        x_type;
+    const char* op;
+    at::Tensor x; // contiguous
+    DType x_type;
     Quantization input;
     PackedWeight weight;
-    PostOp       post;
+    PostOp post;
 
     Sizes output_sizes() const {
         Sizes sizes(x.sizes().begin(), x.sizes().end());
@@ -101,16 +102,16 @@ void run(const Call& call, const at::Tensor& y, DType y_type, const Quantization
         fallbacks.fetch_add(1, std::memory_order_relaxed);
     }
     const int64_t M = call.x.numel() / call.weight.K;
-    const LinearCall linear_call{M, {call.x_type, call.x.const_data_ptr(), call.input},
-                                 {y_type, y.mutable_data_ptr(), output}, call.post};
+    const LinearCall linear_call{
+        M, {call.x_type, call.x.const_data_ptr(), call.input}, {y_type, y.mutable_data_ptr(), output}, call.post};
     value_errors(call.op, "", [&] { acl_qlinear::linear(linear_call, call.weight, aten_threads()); });
 }
 
 // A plain x with its quantization.
 Call plain_call(const char* op, const at::Tensor& x, const QuantizationArguments& input, const at::Tensor& packed,
                 const ActivationArguments& activation) {
-    const DType x_type        = dtype_of(op, "x", x.scalar_type());
-    const PostOp post         = checked_activation(op, activation);
+    const DType x_type = dtype_of(op, "x", x.scalar_type());
+    const PostOp post = checked_activation(op, activation);
     const PackedWeight weight = checked_weight(op, packed);
     check_columns(op, x, weight);
     return {op, x.contiguous(), x_type, checked_quantization(op, "x", input, x_type), weight, post};
@@ -133,7 +134,7 @@ at::Tensor linear(const at::Tensor& x, const at::Tensor& packed, double output_s
     const auto* const quantizer =
         dynamic_cast<at::PerTensorAffineQuantizer*>(at::get_qtensorimpl(x)->quantizer().get());
     TORCH_CHECK_VALUE(quantizer, op, "x has scheme ", toString(x.qscheme()), ", expected per_tensor_affine");
-    const PostOp post         = checked_activation(op, {activation, negative_slope});
+    const PostOp post = checked_activation(op, {activation, negative_slope});
     const PackedWeight weight = checked_weight(op, packed);
     check_columns(op, x, weight);
     const auto type = output_dtype.value_or(x.scalar_type());
@@ -160,18 +161,18 @@ at::Tensor linear_int8(const at::Tensor& x, double x_scale, int64_t x_zero_point
     constexpr const char* op = "acl_qlinear::linear_int8: ";
     dtype_of(op, "output_dtype", output_dtype);
     const Call call = plain_call(op, x, {x_scale, x_zero_point}, packed, {activation, negative_slope});
-    at::Tensor y    = at::empty(call.output_sizes(), at::dtype(output_dtype));
+    at::Tensor y = at::empty(call.output_sizes(), at::dtype(output_dtype));
     run_plain(call, y, {output_scale, output_zero_point});
     return y;
 }
 
 void linear_int8_out(const at::Tensor& x, double x_scale, int64_t x_zero_point, const at::Tensor& packed,
-                     double output_scale, int64_t output_zero_point, c10::string_view activation,
-                     double negative_slope, at::Tensor out) {
+                     double output_scale, int64_t output_zero_point, c10::string_view activation, double negative_slope,
+                     at::Tensor out) {
     constexpr const char* op = "acl_qlinear::linear_int8: ";
     // In place, or nearly: rows that are written may still have to be read.
     const at::Tensor source = x.is_alias_of(out) ? x.clone(at::MemoryFormat::Contiguous) : x;
-    const Call call   = plain_call(op, source, {x_scale, x_zero_point}, packed, {activation, negative_slope});
+    const Call call = plain_call(op, source, {x_scale, x_zero_point}, packed, {activation, negative_slope});
     const Sizes sizes = call.output_sizes();
     TORCH_CHECK_VALUE(out.sizes() == at::IntArrayRef(sizes) && out.device().is_cpu(), op, "out is ", describe(out),
                       ", expected shape ", at::IntArrayRef(sizes), " on cpu");
@@ -192,12 +193,12 @@ at::Tensor linear_dynamic(const at::Tensor& x, const at::Tensor& packed, bool re
     TORCH_CHECK_TYPE(type == at::kFloat || type == at::kBFloat16, op, "output_dtype is ", type,
                      ", expected float32 or bfloat16");
     const DType x_type = dtype_of(op, "x", x.scalar_type()), y_type = dtype_of(op, "output_dtype", type);
-    const PostOp post         = checked_activation(op, {activation, negative_slope});
+    const PostOp post = checked_activation(op, {activation, negative_slope});
     const PackedWeight weight = checked_weight(op, packed);
     check_columns(op, x, weight);
 
     const at::Tensor rows = x.contiguous();
-    const Range range     = range_of(x_type, rows.const_data_ptr(), static_cast<size_t>(rows.numel()));
+    const Range range = range_of(x_type, rows.const_data_ptr(), static_cast<size_t>(rows.numel()));
     // PyTorch's own function, so that scale and zero point, and what it says of NaN, are its own.
     const auto chosen = quant_utils::ChooseQuantizationParams(range.lowest, range.highest, 0, 255,
                                                               /*preserve_sparsity=*/false,

@@ -26,21 +26,21 @@ at::Tensor prepack_values(const char* op, const at::Tensor& weight, const at::Te
         zero_points = zero_point->to(at::kInt).expand({scale.numel()}).contiguous();
     }
     if (bias.has_value() && bias->defined()) {
-        TORCH_CHECK_TYPE(bias->scalar_type() == at::kFloat && bias->device().is_cpu(), op, "bias is ",
-                         describe(*bias), ", expected a float32 CPU tensor");
-        TORCH_CHECK_VALUE(bias->dim() == 1 && bias->size(0) == N, op, "bias has shape ", bias->sizes(),
-                          ", expected [", N, "], one value per output feature");
+        TORCH_CHECK_TYPE(bias->scalar_type() == at::kFloat && bias->device().is_cpu(), op, "bias is ", describe(*bias),
+                         ", expected a float32 CPU tensor");
+        TORCH_CHECK_VALUE(bias->dim() == 1 && bias->size(0) == N, op, "bias has shape ", bias->sizes(), ", expected [",
+                          N, "], one value per output feature");
         bias_values = bias->contiguous();
     }
     const at::Tensor values = weight.contiguous(), scales = scale.to(at::kDouble).contiguous();
 
     WeightSource source{};
-    source.values      = static_cast<const int8_t*>(values.const_data_ptr());
-    source.N           = N;
-    source.K           = weight.size(1);
-    source.scales      = scales.const_data_ptr<double>();
+    source.values = static_cast<const int8_t*>(values.const_data_ptr());
+    source.N = N;
+    source.K = weight.size(1);
+    source.scales = scales.const_data_ptr<double>();
     source.scale_count = scales.numel();
-    source.bias        = bias_values.defined() ? bias_values.const_data_ptr<float>() : nullptr;
+    source.bias = bias_values.defined() ? bias_values.const_data_ptr<float>() : nullptr;
     source.zero_points = zero_points.defined() && zero_points.count_nonzero().item<int64_t>()
                              ? zero_points.const_data_ptr<int32_t>()
                              : nullptr;
@@ -57,8 +57,8 @@ at::Tensor prepack_values(const char* op, const at::Tensor& weight, const at::Te
 
 at::Tensor prepack(const at::Tensor& weight, const std::optional<at::Tensor>& bias) {
     constexpr const char* op = "acl_qlinear::prepack: ";
-    TORCH_CHECK_TYPE(weight.scalar_type() == at::kQInt8 && weight.device().is_cpu(), op, "weight is ",
-                     describe(weight), ", expected a qint8 CPU tensor");
+    TORCH_CHECK_TYPE(weight.scalar_type() == at::kQInt8 && weight.device().is_cpu(), op, "weight is ", describe(weight),
+                     ", expected a qint8 CPU tensor");
     if (weight.qscheme() == at::kPerTensorAffine) {
         return prepack_values(op, weight, at::scalar_tensor(weight.q_scale(), at::kDouble),
                               at::scalar_tensor(weight.q_zero_point(), at::kLong), bias);
@@ -73,8 +73,8 @@ at::Tensor prepack(const at::Tensor& weight, const std::optional<at::Tensor>& bi
 at::Tensor prepack_int8(const at::Tensor& weight, const at::Tensor& scale, const std::optional<at::Tensor>& zero_point,
                         const std::optional<at::Tensor>& bias) {
     constexpr const char* op = "acl_qlinear::prepack_int8: ";
-    TORCH_CHECK_TYPE(weight.scalar_type() == at::kChar && weight.device().is_cpu(), op, "weight is ",
-                     describe(weight), ", expected an int8 CPU tensor");
+    TORCH_CHECK_TYPE(weight.scalar_type() == at::kChar && weight.device().is_cpu(), op, "weight is ", describe(weight),
+                     ", expected an int8 CPU tensor");
     TORCH_CHECK_TYPE(scale.is_floating_point() && scale.device().is_cpu(), op, "scale is ", describe(scale),
                      ", expected a floating-point CPU tensor");
     TORCH_CHECK_TYPE(!zero_point.has_value() || at::isIntegralType(zero_point->scalar_type(), false), op,
@@ -85,9 +85,8 @@ at::Tensor prepack_int8(const at::Tensor& weight, const at::Tensor& scale, const
 PackedWeight checked_weight(const char* op, const at::Tensor& packed) {
     TORCH_CHECK_TYPE(packed.scalar_type() == at::kByte && packed.device().is_cpu() && packed.is_contiguous(), op,
                      "packed is ", describe(packed), ", expected the tensor that acl_qlinear::prepack returned");
-    const PackedWeight weight = value_errors(op, "packed is not usable: ", [&] {
-        return checked_view(packed.const_data_ptr(), packed.nbytes());
-    });
+    const PackedWeight weight = value_errors(
+        op, "packed is not usable: ", [&] { return checked_view(packed.const_data_ptr(), packed.nbytes()); });
     TORCH_CHECK_VALUE(packed.dim() == 2 && packed.size(0) == weight.N, op, "packed has shape ", packed.sizes(),
                       ", expected [", weight.N, ", ", packed.nbytes() / static_cast<size_t>(weight.N),
                       "], as acl_qlinear::prepack returned it");

@@ -514,6 +514,12 @@ def plain(**changes):
         (lambda: plain(x_zero_point=-1), ValueError, "x_zero_point is -1, expected 0 to 255 for uint8"),
         (lambda: plain(x_scale=float("nan")), ValueError, "x_scale is nan, expected a finite number above 0"),
         (lambda: plain(output_dtype=torch.int32), TypeError, "output_dtype is Int, expected int8"),
+        # The weight's scale has no part in it, and is not named.
+        (
+            lambda: plain(output_dtype=torch.int8, output_scale=1e-40, activation="silu"),
+            ValueError,
+            "linear_int8: 1 / output scale is not a normal fp32 number: the output scale is 1e-40$",
+        ),
         (lambda: plain(activation="swish"), ValueError, 'activation is "swish", expected none, relu, leaky_relu'),
         (lambda: plain(negative_slope=float("inf")), ValueError, "negative_slope is inf, expected a finite"),
         (lambda: plain(out=torch.empty(4, 9)), ValueError, r"out is Float \[4, 9\] on cpu, expected shape \[4, 8\]"),
@@ -526,6 +532,16 @@ def plain(**changes):
 def test_bad_plain_call(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+def test_kernel_name():
+    name = acl_qlinear.ops.kernel_name(make_packed())
+    assert name.startswith(("sve_", "a64_"))
+    # It is what the packed weight says, and that is checked.
+    with pytest.raises(ValueError, match=r"acl_qlinear::kernel_name: packed is not usable: .* kernel X"):
+        acl_qlinear.ops.kernel_name(forged(lambda p: p[64].fill_(88)))
+    with pytest.raises(TypeError, match=r"packed is Float .*prepack returned"):
+        acl_qlinear.ops.kernel_name(torch.zeros(8, 8))
 
 
 def test_nothing_is_written_after_an_error():
