@@ -127,7 +127,7 @@ def test_commands_of_the_recipe(installed: Installed, run_in: Run, tmp_path: Pat
 @counted
 def test_broken_promise_is_said(installed: Installed, run_in: Run, tmp_path: Path) -> None:
     program = (
-        "import sys; from acl_qlinear.bench import promises; promises._OF_TORCH[1, 64, 64]['tensor'] = 0.01\n"
+        "import sys; from acl_qlinear.bench import speed_limits; speed_limits._OF_TORCH[1, 64, 64]['tensor'] = 0.01\n"
         "from acl_qlinear.bench.__main__ import main; sys.exit(main())"
     )
     options = ["--promised", "--kind", "u8 tensor", "--largest-m", "1", "--counters", tmp_path / "counts"]

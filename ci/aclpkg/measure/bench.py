@@ -68,8 +68,8 @@ def measure_preset(home: Path, microarchitecture: str, preset: str) -> tuple[Rep
 def promises(home: Path, report: Report) -> list[dict[str, Any]]:
     """What the package in `home` promises about a report's preset, and how it is kept."""
     program = (
-        "import json, sys; from acl_qlinear.bench import promises\n"
-        "results = promises.results(json.load(open(sys.argv[1])))\n"
+        "import json, sys; from acl_qlinear.bench import speed_limits\n"
+        "results = speed_limits.results(json.load(open(sys.argv[1])))\n"
         "print(json.dumps([{**r.__dict__, 'kept': r.kept} for r in results]))"
     )
     with tempfile.NamedTemporaryFile("w", suffix=".json") as file:

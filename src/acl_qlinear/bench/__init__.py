@@ -3,12 +3,12 @@
 `python -m acl_qlinear.bench` runs the engines on the same inputs in one process, taking turns,
 and prints a table. On AArch64 the measure is time. Under qemu with the project's counter plugin
 (`--counters`, see ci/guest_counters.c) it is guest instructions and modelled Neoverse V1 cycles,
-which repeat exactly; they are no times.
+which repeat exactly. They are not times.
 
-cases     the layers that are compared, their inputs, and how far ours is from exact
-meters    the two ways to measure a call
-presets   what is measured: shapes, kinds and thread counts, by name
-report    tables; comparison of two reports
-plot      the picture
-promises  what the packages promise of their speed
+cases         the layers that are compared, their inputs, and how far ours is from exact
+meters        the two ways to measure a call
+workloads     what is measured: shapes, kinds and thread counts, by name
+report        tables; comparison of two reports
+plot          the picture
+speed_limits  what the packages promise of their speed
 """

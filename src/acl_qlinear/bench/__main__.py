@@ -18,10 +18,10 @@ import acl_qlinear
 from acl_qlinear import _build
 from acl_qlinear import bench as package
 
-from . import plot, promises, report
+from . import plot, report, speed_limits
 from .cases import KINDS, Shape, wrong_results
 from .meters import Clock, Counters, Meter, pin
-from .presets import PRESETS, measure
+from .workloads import PRESETS, measure_cases
 
 # Arm's numbers of parts in /proc/cpuinfo, which the emulator has as well.
 _CORES = {
@@ -53,7 +53,7 @@ def make_report(meter: Meter, name: str, cases: list[tuple[Shape, str]], cores: 
     # A thread that refreshes the progress bar would be counted with the calls.
     console = Console(stderr=True)
     steps = track(
-        measure(meter, PRESETS[name], cases), f"measuring {name}", total=len(cases), console=console,
+        measure_cases(meter, PRESETS[name], cases), f"measuring {name}", total=len(cases), console=console,
         transient=True, auto_refresh=False,
     )  # fmt: skip
     return {
@@ -166,7 +166,7 @@ def main() -> int:
     if options.part:
         result["part"] = options.part
     show(result, console, options)
-    broken = [r for r in promises.results(result) if options.promised and not options.shape and not r.kept]
+    broken = [r for r in speed_limits.results(result) if options.promised and not options.shape and not r.kept]
     for r in broken:
         print(f"not as promised: {r.what}: {r.value:.4g}, expected at most {r.at_most}", file=sys.stderr)
     return 1 if broken else 0

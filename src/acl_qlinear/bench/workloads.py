@@ -160,7 +160,7 @@ PRESETS = {
 }  # fmt: skip
 
 
-def measure(meter: Meter, preset: Preset, cases: list[tuple[Shape, str]]) -> Iterator[dict[str, Any]]:
+def measure_cases(meter: Meter, preset: Preset, cases: list[tuple[Shape, str]]) -> Iterator[dict[str, Any]]:
     """The results of all cases, one after the other."""
     # Python makes code faster that has run some times.
     for kind in dict.fromkeys(kind for _, kind in cases):
