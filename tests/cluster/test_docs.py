@@ -78,9 +78,14 @@ def execute(block: Block, home: Path, variables: dict[str, str]) -> str:
     # A reader's shell is not in a test.
     variables = {name: value for name, value in variables.items() if not name.startswith("PYTEST_")}
     done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", block.text], cwd=home, env=variables, text=True, check=False,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
+        ["bash", "-euo", "pipefail", "-c", block.text],
+        cwd=home,
+        env=variables,
+        text=True,
+        check=False,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
     print(done.stdout[-4000:])
     assert done.returncode == 0
     return done.stdout
@@ -119,14 +124,25 @@ def variables(environment: dict[str, str], workspace: Path, deployed: Path, slur
     for name in ("python", "acl-qlinear"):
         shutil.copy(slurm / "programs" / name, programs)
     return {
-        **environment, "PATH": f"{programs}:{easybuild}/bin:{os.environ['PATH']}", "CONDA_PREFIX": str(prefix),
-        "CHANNEL": str(workspace / "dist/channel"), "FOLDER": str(place / "published"), "KEY": str(place / "key"),
-        "SIGNERS": str(place / "signers"), "NAME": "publisher", "ROOT": str(place / "modules"),
-        "SITE": "tests/cluster/site.py", "OUTPUT": str(place / "sweep"), "OMP_NUM_THREADS": "1",
-        "EASYCONFIGS": str(easybuild / "easybuild/easyconfigs"), "EB_PYTHON": sys.executable,
-        "PYTHONPATH": str(easybuild / SITE_PACKAGES), "EASYBUILD_ALLOW_USE_AS_ROOT_AND_ACCEPT_CONSEQUENCES": "1",
-        "BUILDAH_ISOLATION": "chroot", "STORAGE_DRIVER": "vfs",
-    }  # fmt: skip
+        **environment,
+        "PATH": f"{programs}:{easybuild}/bin:{os.environ['PATH']}",
+        "CONDA_PREFIX": str(prefix),
+        "CHANNEL": str(workspace / "dist/channel"),
+        "FOLDER": str(place / "published"),
+        "KEY": str(place / "key"),
+        "SIGNERS": str(place / "signers"),
+        "NAME": "publisher",
+        "ROOT": str(place / "modules"),
+        "SITE": "tests/cluster/site.py",
+        "OUTPUT": str(place / "sweep"),
+        "OMP_NUM_THREADS": "1",
+        "EASYCONFIGS": str(easybuild / "easybuild/easyconfigs"),
+        "EB_PYTHON": sys.executable,
+        "PYTHONPATH": str(easybuild / SITE_PACKAGES),
+        "EASYBUILD_ALLOW_USE_AS_ROOT_AND_ACCEPT_CONSEQUENCES": "1",
+        "BUILDAH_ISOLATION": "chroot",
+        "STORAGE_DRIVER": "vfs",
+    }
 
 
 USERS = [document.name for document in DOCUMENTS if document.name != "CONTRIBUTING.md"]
@@ -204,9 +220,8 @@ def presets(home: Path) -> set[str]:
     """The names in the benchmark's table of presets."""
     tree = ast.parse((home / "src/acl_qlinear/bench/workloads.py").read_text())
     tables = [
-        node.value for node in tree.body
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "PRESETS"
-    ]  # fmt: skip
+        node.value for node in tree.body if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "PRESETS"
+    ]
     assert len(tables) == 1 and isinstance(tables[0], ast.Dict)
     return {key.value for key in tables[0].keys if isinstance(key, ast.Constant)}
 
