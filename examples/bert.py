@@ -53,9 +53,7 @@ def pytorch_static(model: nn.Module) -> nn.Module:
 def engines() -> dict[str, Callable[[], nn.Module]]:
     return {
         "fp32": make_model,
-        "PyTorch int8 dynamic": lambda: tq.quantize_dynamic(
-            make_model(), {nn.Linear: tq.per_channel_dynamic_qconfig}
-        ),
+        "PyTorch int8 dynamic": lambda: tq.quantize_dynamic(make_model(), {nn.Linear: tq.per_channel_dynamic_qconfig}),
         "PyTorch int8 static": lambda: pytorch_static(make_model()),
         "acl_qlinear dynamic": lambda: acl_qlinear.quantize(make_model()),
         "acl_qlinear static": lambda: acl_qlinear.quantize(make_model(), calibrate),

@@ -34,7 +34,7 @@ REQUIRED_FEATURES = {
 
 
 def missing_features(microarchitecture: str) -> list[str]:
-    """The features that builds for `microarchitecture` need and this CPU lacks.
+    """Returns the features that builds for `microarchitecture` need and this CPU lacks.
 
     Raises KeyError for a microarchitecture that we do not build for.
     """

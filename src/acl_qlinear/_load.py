@@ -17,9 +17,7 @@ def load() -> None:
     not the one that this package was built for.
     """
     if platform.machine() != "aarch64":
-        raise ImportError(
-            f"acl_qlinear is for AArch64, and this machine is {platform.machine()}"
-        )
+        raise ImportError(f"acl_qlinear is for AArch64, and this machine is {platform.machine()}")
     # Before anything of ours is mapped: its first instruction may be one too many.
     if missing := missing_features(_build.MICROARCHITECTURE):
         raise ImportError(

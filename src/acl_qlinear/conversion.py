@@ -27,7 +27,13 @@ _FUNCTIONS = {"quantized::linear", "quantized::linear_relu", "quantized::linear_
 
 @dataclass(frozen=True)
 class LayerStatus:
-    """One linear layer of a model: its name in the model, its type, and what became of it."""
+    """One linear layer of a model.
+
+    Attributes:
+        name: The layer's name in the model.
+        kind: Its type.
+        status: "replaced", or why it is not on ACL.
+    """
 
     name: str
     kind: str
@@ -36,7 +42,11 @@ class LayerStatus:
 
 @dataclass(frozen=True)
 class Report:
-    """What became of every linear layer of a model; str() is a table."""
+    """What became of every linear layer of a model; str() is a table.
+
+    Attributes:
+        rows: One for each linear layer.
+    """
 
     rows: list[LayerStatus]
 
@@ -60,10 +70,16 @@ class Report:
 def convert(model: nn.Module, inplace: bool = False) -> nn.Module:
     """Replaces the int8 linear layers that torch.ao.quantization made, eager or FX, static or dynamic.
 
-    `Linear` takes the place of torch.ao.nn.quantized.Linear and its fused relatives with ReLU,
-    leaky ReLU and tanh, `DynamicLinear` of their dynamic ones. Returns a copy, or `model`
-    itself when inplace (another object when the model is itself a layer). `report` says which
-    layers were replaced, and why others were not.
+    `Linear` replaces torch.ao.nn.quantized.Linear and its fused relatives with ReLU, leaky ReLU and
+    tanh. `DynamicLinear` replaces the dynamic ones. `report` says which layers were replaced, and why
+    others were not.
+
+    Args:
+        model: What torch.ao.quantization returned.
+        inplace: Whether to change `model` instead of a copy.
+
+    Returns:
+        A copy, or `model` itself when inplace (another object when the model is itself a layer).
     """
     if not inplace:
         model = copy.deepcopy(model)
@@ -81,15 +97,26 @@ def quantize(
 ) -> nn.Module:
     """Makes every torch.nn.Linear of a float model int8, between float inputs and outputs.
 
-    calibrate: None for dynamic quantization (`DynamicLinear`). For static (`CalibratedLinear`),
-    a function that runs the model, which it is given, on typical inputs. per_channel: a weight
-    scale per output feature, or one for all; weights are symmetric. reduce_range: 7-bit
-    activations, dynamic only. observer: makes the observer of a layer's inputs, for qint8;
-    torch.ao's HistogramObserver by default. Returns a copy, or `model` itself when inplace.
+    Layers that calibration did not run stay as they are, with a warning that names them. `report`
+    lists all layers.
 
-    Layers that calibration did not run stay as they are, with a warning that names them;
-    `report` lists all. Raises ValueError where an argument does not go with the others, and, naming
-    the layer, for a weight or bias that `prepack` refuses; then no layer has been replaced.
+    Args:
+        model: A float32 or bfloat16 model.
+        calibrate: None for dynamic quantization (`DynamicLinear`). For static (`CalibratedLinear`), a
+            function that runs the model, which it is given, on typical inputs.
+        per_channel: Whether each output feature has a weight scale, or all have one. Weights are
+            symmetric.
+        reduce_range: Whether activations have 7 bits; dynamic only.
+        observer: Makes the observer of a layer's inputs, for qint8; static only. torch.ao's
+            HistogramObserver by default.
+        inplace: Whether to change `model` instead of a copy.
+
+    Returns:
+        A copy, or `model` itself when inplace (another object when the model is itself a layer).
+
+    Raises:
+        ValueError: An argument does not go with the others; or, naming the layer, `prepack` refuses
+            its weight or bias. Then no layer has been replaced.
     """
     if calibrate is not None and reduce_range:
         raise ValueError("reduce_range is True, expected False with calibrate: it is for dynamic quantization")
@@ -118,7 +145,7 @@ def quantize(
 
 
 def report(model: nn.Module) -> Report:
-    """What became of every linear layer of a model, in `convert`, `quantize` or `pt2e.lower`."""
+    """Returns what became of every linear layer of a model, in `convert`, `quantize` or `pt2e.lower`."""
     rows = []
     for name, module in _linear_modules(model):
         kind = f"{type(module).__module__}.{type(module).__qualname__}".removeprefix("torch.")

@@ -21,10 +21,15 @@ _PACKED_PARTS = ("weight", "weight_scale", "weight_zero_point", "bias")
 class PackedLinear(torch.nn.Module):
     """What the layers share: the packed weight, and how it is saved.
 
-    Pickles and state_dicts hold the weight as it was before packing, so what one CPU,
-    build or PyTorch saved, every other one loads. Attributes: in_features, out_features,
-    `packed` (see `acl_qlinear.prepack`), activation and negative_slope (see
-    `acl_qlinear.linear`).
+    Pickles and state_dicts hold the weight as it was before packing. So every CPU, build and PyTorch
+    loads what another one saved.
+
+    Attributes:
+        in_features: K.
+        out_features: N.
+        packed: The packed weight; see `acl_qlinear.prepack`.
+        activation: The activation function; see `acl_qlinear.linear`.
+        negative_slope: Of leaky_relu.
     """
 
     # Names of the attributes that are quantization parameters: saved in the state_dict.
@@ -38,14 +43,14 @@ class PackedLinear(torch.nn.Module):
         self.negative_slope = float(negative_slope)
 
     def weight(self) -> Tensor:
-        """The quantized weight, qint8 [N, K], as PyTorch's quantized layers return it."""
+        """Returns the quantized weight, qint8 [N, K], as PyTorch's quantized layers do."""
         weight, scale, zero_point, _ = unpack(self.packed)
         if len(scale) == 1:
             return torch._make_per_tensor_quantized_tensor(weight, scale.item(), zero_point.item())
         return torch._make_per_channel_quantized_tensor(weight, scale, zero_point.long(), 0)
 
     def bias(self) -> Tensor | None:
-        """The bias, float32 [N], or None."""
+        """Returns the bias, float32 [N], or None."""
         return unpack(self.packed)[3]
 
     def extra_repr(self) -> str:
@@ -88,9 +93,7 @@ class PackedLinear(torch.nn.Module):
             for name in self._parameters_of_quantization:
                 setattr(self, name, found[name].item())
         rest = {key: value for key, value in state_dict.items() if key not in {prefix + name for name in mine}}
-        super()._load_from_state_dict(
-            rest, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
-        )
+        super()._load_from_state_dict(rest, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs)
 
 
 class Linear(PackedLinear):
@@ -112,30 +115,41 @@ class Linear(PackedLinear):
         self, weight: Tensor, bias: Tensor | None, scale: float, zero_point: int,
         activation: str = "none", negative_slope: float = 0.01,
     ) -> None:  # fmt: skip
-        """weight, bias: see `prepack`. scale, zero_point: of the output."""
+        """Packs the weight.
+
+        Args:
+            weight: qint8 [N, K]; see `acl_qlinear.prepack`.
+            bias: float32 [N], or None.
+            scale: Of the output.
+            zero_point: Of the output.
+            activation: See `acl_qlinear.linear`.
+            negative_slope: Of leaky_relu.
+        """
         super().__init__(prepack(weight, bias), weight.shape[1], activation, negative_slope)
         self.scale = float(scale)
         self.zero_point = int(zero_point)
 
     @classmethod
     def from_torch(cls, module: torch.nn.Module) -> "Linear":
-        """The layer that computes what one of PyTorch's statically quantized layers computes.
+        """Returns the layer that computes what one of PyTorch's statically quantized layers computes.
 
-        module: a torch.ao.nn.quantized.Linear, or one of torch.ao.nn.intrinsic.quantized's
-        LinearReLU, LinearLeakyReLU and LinearTanh. Raises TypeError for another one, ValueError
-        for weights that `prepack` refuses.
+        Args:
+            module: A torch.ao.nn.quantized.Linear, or a LinearReLU, LinearLeakyReLU or LinearTanh of
+                torch.ao.nn.intrinsic.quantized.
+
+        Raises:
+            TypeError: Another module.
+            ValueError: `prepack` refuses the weight.
         """
         activation = _activation_of(cls._of_torch, module)
         slope = getattr(module, "negative_slope", 0.01)
         return cls(module.weight(), module.bias(), module.scale, module.zero_point, activation, slope)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x: [..., K]; returns [..., N]."""
+        """Returns [..., N] for x: [..., K]."""
         if self.activation == "none":
             return _linear(x, self.packed, self.scale, self.zero_point)
-        return _linear(
-            x, self.packed, self.scale, self.zero_point, None, self.activation, self.negative_slope
-        )
+        return _linear(x, self.packed, self.scale, self.zero_point, None, self.activation, self.negative_slope)
 
 
 class DynamicLinear(PackedLinear):
@@ -150,17 +164,29 @@ class DynamicLinear(PackedLinear):
         self, weight: Tensor, bias: Tensor | None, reduce_range: bool = False,
         activation: str = "none", negative_slope: float = 0.01,
     ) -> None:  # fmt: skip
-        """weight, bias: see `prepack`."""
+        """Packs the weight.
+
+        Args:
+            weight: qint8 [N, K]; see `acl_qlinear.prepack`.
+            bias: float32 [N], or None.
+            reduce_range: Whether activations have 7 bits instead of 8.
+            activation: See `acl_qlinear.linear`.
+            negative_slope: Of leaky_relu.
+        """
         super().__init__(prepack(weight, bias), weight.shape[1], activation, negative_slope)
         self.reduce_range = bool(reduce_range)
 
     @classmethod
     def from_torch(cls, module: torch.nn.Module) -> "DynamicLinear":
-        """The layer that computes what one of PyTorch's dynamically quantized layers computes.
+        """Returns the layer that computes what one of PyTorch's dynamically quantized layers computes.
 
-        module: a torch.ao.nn.quantized.dynamic.Linear or
-        torch.ao.nn.intrinsic.quantized.dynamic.LinearReLU. Raises TypeError for another one,
-        ValueError for weights that `prepack` refuses, and for float16 weights.
+        Args:
+            module: A torch.ao.nn.quantized.dynamic.Linear, or a
+                torch.ao.nn.intrinsic.quantized.dynamic.LinearReLU.
+
+        Raises:
+            TypeError: Another module.
+            ValueError: `prepack` refuses the weight, or it is float16.
         """
         activation = _activation_of(cls._of_torch, module)
         if (dtype := module._packed_params.dtype) != torch.qint8:
@@ -170,17 +196,15 @@ class DynamicLinear(PackedLinear):
         return cls(module.weight(), module.bias(), reduce_range, activation)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x: [..., K]; returns [..., N]."""
-        return _linear_dynamic(
-            x, self.packed, self.reduce_range, None, self.activation, self.negative_slope
-        )
+        """Returns [..., N] for x: [..., K]."""
+        return _linear_dynamic(x, self.packed, self.reduce_range, None, self.activation, self.negative_slope)
 
 
 class CalibratedLinear(PackedLinear):
     """A statically quantized layer between float ones: float in, int8 inside, float out.
 
-    float32 or bfloat16 [..., K] in, quantized to int8 with a scale and zero point that were
-    found by calibration; float32 or bfloat16 [..., N] out. See `acl_qlinear.linear_int8`.
+    float32 or bfloat16 [..., K] in, quantized to int8 with the scale and zero point that calibration
+    found. The same dtype [..., N] out. See `acl_qlinear.linear_int8`.
     """
 
     _parameters_of_quantization = ("x_scale", "x_zero_point")
@@ -189,13 +213,22 @@ class CalibratedLinear(PackedLinear):
         self, weight: Tensor, bias: Tensor | None, x_scale: float, x_zero_point: int,
         activation: str = "none", negative_slope: float = 0.01,
     ) -> None:  # fmt: skip
-        """weight, bias: see `prepack`. x_scale, x_zero_point: of the input as int8."""
+        """Packs the weight.
+
+        Args:
+            weight: qint8 [N, K]; see `acl_qlinear.prepack`.
+            bias: float32 [N], or None.
+            x_scale: Of the input as int8.
+            x_zero_point: Of the input as int8.
+            activation: See `acl_qlinear.linear`.
+            negative_slope: Of leaky_relu.
+        """
         super().__init__(prepack(weight, bias), weight.shape[1], activation, negative_slope)
         self.x_scale = float(x_scale)
         self.x_zero_point = int(x_zero_point)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x: [..., K]; returns [..., N]."""
+        """Returns [..., N] for x: [..., K]."""
         return _linear_int8(
             x, self.x_scale, self.x_zero_point, self.packed, 1.0, 0, x.dtype, self.activation, self.negative_slope
         )

@@ -9,36 +9,53 @@ _ops = torch.ops.acl_qlinear
 def prepack(weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Packs the weight of a linear layer for the CPU that it is called on.
 
-    weight: qint8 [N, K], per tensor, or per channel along axis 0. bias: float32 [N], in the
-    units of the real numbers that the quantized ones stand for, or None.
-    Returns an opaque uint8 tensor [N, bytes], which is only ever read: it serves any number of
-    threads, any M and any dtype of the activations, and can be copied.
+    A packed weight is only ever read: it serves any number of threads, any M and any dtype of the
+    activations, and it can be copied. A zero point that is not 0 needs the fallback: see
+    `forbid_fallback`.
 
-    A zero point that is not 0 needs the fallback: see `forbid_fallback`.
+    Args:
+        weight: qint8 [N, K], per tensor, or per channel along axis 0.
+        bias: float32 [N], in units of real numbers, or None.
 
-    Raises TypeError for another dtype or device, ValueError for another shape or scheme, for K
-    above 65,793 (with zero points 33,025; beyond it 32-bit sums could overflow), and for a bias
-    or scale that is not finite.
+    Returns:
+        An opaque uint8 tensor [N, bytes].
+
+    Raises:
+        TypeError: Another dtype or device.
+        ValueError: Another shape or scheme; K above 65,793 (33,025 with zero points), where 32-bit
+            sums could overflow; a bias or scale that is not finite.
     """
     return _ops.prepack.default(weight, bias)
 
 
-def prepack_int8(
-    weight: Tensor, scale: Tensor, zero_point: Tensor | None = None, bias: Tensor | None = None
-) -> Tensor:
+def prepack_int8(weight: Tensor, scale: Tensor, zero_point: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
     """`prepack` for plain tensors.
 
-    weight: int8 [N, K]. scale: float32 or float64, [1] or [N]. zero_point: integers, [1] or
-    [N], or None for 0. bias: float32 [N] or None.
+    Args:
+        weight: int8 [N, K].
+        scale: float32 or float64, [1] (per tensor) or [N] (per channel).
+        zero_point: Integers, [1] or [N], or None for 0.
+        bias: float32 [N], in units of real numbers, or None.
+
+    Returns:
+        An opaque uint8 tensor [N, bytes], as from `prepack`.
+
+    Raises:
+        TypeError: As `prepack`.
+        ValueError: As `prepack`.
     """
     return _ops.prepack_int8.default(weight, scale, zero_point, bias)
 
 
 def unpack(packed: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-    """What `prepack` was given, exactly.
+    """Returns what `prepack` was given, exactly.
 
-    Returns weight (int8 [N, K]), scale (float64 [1] or [N]), zero_point (int32, as scale) and
-    bias (float32 [N], or None): the arguments of `prepack_int8`.
+    Args:
+        packed: From `prepack` or `prepack_int8`.
+
+    Returns:
+        The arguments of `prepack_int8`: weight (int8 [N, K]), scale (float64 [1] or [N]), zero_point
+        (int32, as scale), and bias (float32 [N], or None).
     """
     weight, scale, zero_point, bias = _ops.unpack.default(packed)
     return weight, scale, zero_point, bias if bias.numel() else None
@@ -47,10 +64,15 @@ def unpack(packed: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
 def kernel_name(packed: Tensor) -> str:
     """Returns ACL's name of the kernel that a packed weight is for.
 
-    Calls with few rows use a kernel of ours that reads the same packed weight. For real tensors
-    only: torch.compile and torch.export do not know what a packed weight contains.
+    Calls with few rows use a kernel of ours that reads the same packed weight. This is for real
+    tensors only: torch.compile and torch.export do not know what a packed weight contains.
 
-    Raises TypeError and ValueError as `linear` does for a tensor that is not a packed weight.
+    Args:
+        packed: From `prepack` or `prepack_int8`.
+
+    Raises:
+        TypeError: As `linear`, for a tensor that is not a packed weight.
+        ValueError: As `linear`, for a tensor that is not a packed weight.
     """
     return _ops.kernel_name.default(packed)
 
@@ -64,28 +86,37 @@ def linear(
     activation: str = "none",
     negative_slope: float = 0.01,
 ) -> Tensor:
-    """y = f(x W^T + b) for quantized tensors.
+    """Computes y = f(x W^T + b) for quantized tensors.
 
-    x: quint8 or qint8 [..., K], per tensor, any zero point. packed: from `prepack`.
-    output_dtype: None for x's dtype, with the given scale and zero point; or float32 or
-    bfloat16, for which these two are not used. activation: none, relu, leaky_relu (with
-    negative_slope), tanh, gelu, gelu_tanh or silu.
-    Returns [..., N]. Quantized, without activation function:
+    A quantized y, without activation function:
 
         y = clamp(round((sum_k (x - zx) (w - zw)) * float32(sx sw / sy) + b / sy) + zy)
 
-    with the sum in integers, rounding to nearest, ties to even, and saturation. With an
-    activation function f, and for float outputs:
+    The sum is in integers. Rounding is to nearest, ties to even. Values saturate. With an activation
+    function f, and for float outputs:
 
         v = f((sum_k (x - zx) (w - zw)) * float32(sx sw) + b)
 
     in float32, then quantized as above. A row of y depends on that row of x alone, bit for bit.
 
-    Raises TypeError and ValueError that name the argument, its value and what was expected.
+    Args:
+        x: quint8 or qint8 [..., K], per tensor, any zero point.
+        packed: From `prepack` or `prepack_int8`.
+        output_scale: Of a quantized output.
+        output_zero_point: Of a quantized output.
+        output_dtype: None for x's dtype; or float32 or bfloat16, for which the output's scale and zero
+            point are not used.
+        activation: none, relu, leaky_relu, tanh, gelu, gelu_tanh or silu.
+        negative_slope: Of leaky_relu.
+
+    Returns:
+        A tensor [..., N].
+
+    Raises:
+        TypeError: Names the argument, its value and what was expected.
+        ValueError: Names the argument, its value and what was expected.
     """
-    return _ops.linear.default(
-        x, packed, output_scale, output_zero_point, output_dtype, activation, negative_slope
-    )
+    return _ops.linear.default(x, packed, output_scale, output_zero_point, output_dtype, activation, negative_slope)
 
 
 def linear_int8(
@@ -102,11 +133,26 @@ def linear_int8(
 ) -> Tensor:
     """`linear` for plain tensors.
 
-    x: int8 or uint8 [..., K]; or float32 or bfloat16, which is quantized to int8 on the way:
-    clamp(round(x * float32(1 / x_scale)) + x_zero_point). output_dtype: int8, uint8, float32 or
-    bfloat16; the output's scale and zero point are for the first two. out: where to write, of
-    shape [..., N] and any of these dtypes, instead of a new tensor of output_dtype; it may
-    overlap x.
+    A float x is quantized to int8: clamp(round(x * float32(1 / x_scale)) + x_zero_point).
+
+    Args:
+        x: int8, uint8, float32 or bfloat16 [..., K].
+        x_scale: Of x, or of the int8 values that a float x becomes.
+        x_zero_point: As x_scale.
+        packed: From `prepack` or `prepack_int8`.
+        output_scale: Of an int8 or uint8 output.
+        output_zero_point: Of an int8 or uint8 output.
+        output_dtype: int8, uint8, float32 or bfloat16; not used with `out`.
+        activation: As in `linear`.
+        negative_slope: As in `linear`.
+        out: Where to write, instead of a new tensor: [..., N] of any of these dtypes. It may overlap x.
+
+    Returns:
+        A tensor [..., N], or `out`.
+
+    Raises:
+        TypeError: As `linear`.
+        ValueError: As `linear`.
     """
     if out is None:
         return _ops.linear_int8.default(
@@ -129,11 +175,23 @@ def linear_dynamic(
 ) -> Tensor:
     """`linear` for float activations, quantized with the scale and zero point of their range.
 
-    x: float32 or bfloat16 [..., K]. reduce_range: 7 bits instead of 8, as PyTorch's own.
-    output_dtype: float32 or bfloat16, None for x's. Scale and zero point are those of
-    `torch.ops.quantized.linear_dynamic`, over all of x. Returns [..., N].
+    Scale and zero point are those of `torch.ops.quantized.linear_dynamic`, over all of x.
 
-    Raises RuntimeError for NaN in x, with PyTorch's message.
+    Args:
+        x: float32 or bfloat16 [..., K].
+        packed: From `prepack` or `prepack_int8`.
+        reduce_range: Whether to quantize to 7 bits instead of 8, as PyTorch's own.
+        output_dtype: float32 or bfloat16, None for x's.
+        activation: As in `linear`.
+        negative_slope: As in `linear`.
+
+    Returns:
+        A tensor [..., N].
+
+    Raises:
+        RuntimeError: NaN in x, with PyTorch's message.
+        TypeError: As `linear`.
+        ValueError: As `linear`.
     """
     return _ops.linear_dynamic.default(x, packed, reduce_range, output_dtype, activation, negative_slope)
 
@@ -141,14 +199,17 @@ def linear_dynamic(
 def forbid_fallback(forbidden: bool = True) -> None:
     """Makes weights with a zero point that is not 0 an error, in `prepack` and in calls.
 
-    ACL has no zero points of weights. The fallback: ACL multiplies with the weights as they
-    are, and a pass over activations and products, with 32-bit integers, corrects the result.
+    ACL has no zero points of weights. The fallback multiplies with the weights as they are, and
+    corrects the result in a pass over activations and products, in 32-bit integers.
+
+    Args:
+        forbidden: False allows them again.
     """
     _ops.forbid_fallback.default(forbidden)
 
 
 def fallback_calls() -> int:
-    """How many calls of this process used the fallback (see `forbid_fallback`)."""
+    """Returns how many calls of this process used the fallback (see `forbid_fallback`)."""
     return _ops.fallback_calls.default()
 
 

@@ -41,14 +41,19 @@ class _Activation:
 def lower(model: fx.GraphModule) -> fx.GraphModule:
     """Maps the quantized linear layers of what `convert_pt2e` returned to our operators, in place.
 
-    model: static or dynamic, weights int8, per tensor or per channel along the output features
-    and folded into the module (convert_pt2e's default). ReLU, leaky ReLU, tanh, GELU and SiLU
-    become part of the operator, and so does the quantization of the output. Layers that do not
-    have this form stay as they are; `acl_qlinear.report` lists them. Returns `model`. Its
-    packed weights are for the CPU that this runs on.
+    ReLU, leaky ReLU, tanh, GELU and SiLU become part of the operator, and so does the quantization of
+    the output. Layers of another form stay as they are; `acl_qlinear.report` lists them. The packed
+    weights are for the CPU that this runs on.
 
-    Dynamic layers get scale and zero point as `acl_qlinear.linear_dynamic` chooses them, which
-    may differ in the last place from `choose_qparams`.
+    Dynamic layers get scale and zero point as `acl_qlinear.linear_dynamic` chooses them. These may
+    differ from those of `choose_qparams` in the last place.
+
+    Args:
+        model: Static or dynamic. Weights are int8, per tensor or per channel along the output
+            features, and folded into the module, which is convert_pt2e's default.
+
+    Returns:
+        `model`.
     """
     for node in list(model.graph.nodes):
         if node.op == "call_function" and node.target is _aten.linear.default:

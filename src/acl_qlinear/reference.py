@@ -25,7 +25,10 @@ ACTIVATIONS = {
 class Quantized:
     """Integers and what they stand for: real = scale * (values - zero_point).
 
-    scale and zero_point are numbers, or vectors [N] for a weight [N, K].
+    Attributes:
+        values: The integers.
+        scale: A number, or a vector [N] for a weight [N, K].
+        zero_point: As scale.
     """
 
     values: np.ndarray
@@ -34,7 +37,14 @@ class Quantized:
 
 
 def quantize(x: np.ndarray, scale: float, zero_point: int, integer: type = np.int8) -> Quantized:
-    """float32 values as integers: ties to even, saturation; with the reciprocal of scale, in float32."""
+    """Returns float32 values as integers: ties to even, saturation.
+
+    Args:
+        x: float32, any shape.
+        scale: Its reciprocal is rounded to float32 and multiplied with.
+        zero_point: What 0 becomes.
+        integer: np.int8 or np.uint8.
+    """
     limits = np.iinfo(integer)
     steps = np.rint(x.astype(np.float32) * (np.float32(1) / np.float32(scale)))
     return Quantized(np.clip(steps + zero_point, limits.min, limits.max).astype(integer), scale, zero_point)
@@ -48,10 +58,15 @@ def linear(
     activation: str = "none",
     negative_slope: float = 0.01,
 ) -> np.ndarray:
-    """f(x W^T + b): float64, or, where `output` is given, integers of its dtype, scale and zero point.
+    """Returns f(x W^T + b), [M, N].
 
-    x: [M, K] uint8 or int8; weight: [N, K] int8; bias: [N] float32; output: as (np.uint8, scale,
-    zero point). Returns [M, N].
+    Args:
+        x: [M, K], uint8 or int8.
+        weight: [N, K], int8.
+        bias: float32 [N], or None.
+        output: None for float64 results; or the dtype, scale and zero point of integer ones.
+        activation: As in `acl_qlinear.linear`.
+        negative_slope: Of leaky_relu.
     """
     weights = weight.values.astype(np.int64) - np.reshape(np.asarray(weight.zero_point, np.int64), (-1, 1))
     sums = (x.values.astype(np.int64) - x.zero_point) @ weights.T

@@ -36,7 +36,7 @@ class Block:
     """A block of commands, of Python, or of an error's text.
 
     mark: the comment before it. "not executed: …" and "AArch64: …" say why it is not; "adds: …" says what the
-    checkout has afterwards; "job.sh" is the file that it is.
+    checkout has afterwards, a kernel, a preset or a build of a recipe; "job.sh" is the file that it is.
     """
 
     document: str
@@ -75,12 +75,17 @@ def skip_if_not_executed(block: Block) -> None:
 
 def execute(block: Block, home: Path, variables: dict[str, str]) -> str:
     """What a block prints in the folder `home`; its commands must succeed."""
-    # A test of this run is no part of what a reader has.
+    # A reader's shell is not in a test.
     variables = {name: value for name, value in variables.items() if not name.startswith("PYTEST_")}
     done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", block.text], cwd=home, env=variables, text=True, check=False,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
+        ["bash", "-euo", "pipefail", "-c", block.text],
+        cwd=home,
+        env=variables,
+        text=True,
+        check=False,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
     print(done.stdout[-4000:])
     assert done.returncode == 0
     return done.stdout
@@ -119,14 +124,25 @@ def variables(environment: dict[str, str], workspace: Path, deployed: Path, slur
     for name in ("python", "acl-qlinear"):
         shutil.copy(slurm / "programs" / name, programs)
     return {
-        **environment, "PATH": f"{programs}:{easybuild}/bin:{os.environ['PATH']}", "CONDA_PREFIX": str(prefix),
-        "CHANNEL": str(workspace / "dist/channel"), "FOLDER": str(place / "published"), "KEY": str(place / "key"),
-        "SIGNERS": str(place / "signers"), "NAME": "publisher", "ROOT": str(place / "modules"),
-        "SITE": "tests/cluster/site.py", "OUTPUT": str(place / "sweep"), "OMP_NUM_THREADS": "1",
-        "EASYCONFIGS": str(easybuild / "easybuild/easyconfigs"), "EB_PYTHON": sys.executable,
-        "PYTHONPATH": str(easybuild / SITE_PACKAGES), "EASYBUILD_ALLOW_USE_AS_ROOT_AND_ACCEPT_CONSEQUENCES": "1",
-        "BUILDAH_ISOLATION": "chroot", "STORAGE_DRIVER": "vfs",
-    }  # fmt: skip
+        **environment,
+        "PATH": f"{programs}:{easybuild}/bin:{os.environ['PATH']}",
+        "CONDA_PREFIX": str(prefix),
+        "CHANNEL": str(workspace / "dist/channel"),
+        "FOLDER": str(place / "published"),
+        "KEY": str(place / "key"),
+        "SIGNERS": str(place / "signers"),
+        "NAME": "publisher",
+        "ROOT": str(place / "modules"),
+        "SITE": "tests/cluster/site.py",
+        "OUTPUT": str(place / "sweep"),
+        "OMP_NUM_THREADS": "1",
+        "EASYCONFIGS": str(easybuild / "easybuild/easyconfigs"),
+        "EB_PYTHON": sys.executable,
+        "PYTHONPATH": str(easybuild / SITE_PACKAGES),
+        "EASYBUILD_ALLOW_USE_AS_ROOT_AND_ACCEPT_CONSEQUENCES": "1",
+        "BUILDAH_ISOLATION": "chroot",
+        "STORAGE_DRIVER": "vfs",
+    }
 
 
 USERS = [document.name for document in DOCUMENTS if document.name != "CONTRIBUTING.md"]
@@ -174,7 +190,8 @@ def test_contributing(block: Block, request: pytest.FixtureRequest) -> None:
     execute(block, home, dict(os.environ))
     if block.mark.startswith("adds: "):
         what, name = block.mark.removeprefix("adds: ").split()
-        assert name in (presets(home) if what == "preset" else builds(home, what))
+        listed = {"kernel": kernels, "preset": presets}.get(what, lambda home: builds(home, what))
+        assert name in listed(home)
     # The next block begins with the clone; what git ignores, dist/ that is, stays.
     git(home, "reset", "-q", "--hard")
     git(home, "clean", "-qfd")
@@ -194,13 +211,17 @@ def builds(home: Path, recipe: str) -> set[str]:
     return {str(variant.recipe.build.string).split("_h")[0] for variant in rendered}
 
 
+def kernels(home: Path) -> set[str]:
+    """The kernels in a checkout's table of families."""
+    return set(re.findall(r"\.run *= (\w+)", (home / "src/csrc/kernels/families.cpp").read_text()))
+
+
 def presets(home: Path) -> set[str]:
     """The names in the benchmark's table of presets."""
     tree = ast.parse((home / "src/acl_qlinear/bench/workloads.py").read_text())
     tables = [
-        node.value for node in tree.body
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "PRESETS"
-    ]  # fmt: skip
+        node.value for node in tree.body if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "PRESETS"
+    ]
     assert len(tables) == 1 and isinstance(tables[0], ast.Dict)
     return {key.value for key in tables[0].keys if isinstance(key, ast.Constant)}
 
@@ -213,7 +234,7 @@ def test_examples(
     assert len(examples) > 8 and len(examples) == len(blocks("python"))
     program = "\n".join(block.text for block in examples)
     home = installed("neoverse_v1", TORCHES[-1])
-    done = run_in(home, ["python3.11", "-W", "ignore", "-c", program], emulator.CPUS["neoverse_v1"][0])
+    done = run_in(home, ["python", "-W", "ignore", "-c", program], emulator.CPUS["neoverse_v1"][0])
     print(done.stdout, done.stderr[-3000:])
     assert done.returncode == 0 and "2 of 2 linear layers are on ACL" in done.stdout
 
@@ -221,9 +242,12 @@ def test_examples(
 def test_error_texts_are_the_real_ones(module_systems: Path) -> None:
     """Each piece between the values is in what says it: ours, or the loader of the C library."""
     ours = [
-        *ROOT.glob("src/**/*.py"), *ROOT.glob("src/csrc/torch/*.cpp"), *ROOT.glob("env/modules/*"),
+        *ROOT.glob("src/**/*.py"),
+        *ROOT.glob("src/csrc/torch/*.cpp"),
+        *ROOT.glob("env/modules/*"),
         *ROOT.glob("ci/*.sh"),
-    ]  # fmt: skip
+        *ROOT.glob("ci/aclpkg/base/*.py"),
+    ]
     # Neighbouring parts of one text, as Python, C++, Lua and Tcl write them.
     joined = [re.sub(r"[\"']\s+(?:\.\.\s+)?f?[\"']|\\\n\s*", "", file.read_text()) for file in ours]
     loader = (module_systems / "lib/aarch64-linux-gnu/ld-linux-aarch64.so.1").read_bytes().decode("latin-1")

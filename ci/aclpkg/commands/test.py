@@ -46,6 +46,7 @@ PROGRAMS = {
         "abidiff": "abigail-tools",
         "buildah": "buildah",
         "diffoscope": "diffoscope-minimal",
+        "gdb-multiarch": "gdb-multiarch",
         "git": "git",
         "munged": "munge",
         "skopeo": "skopeo",

@@ -69,7 +69,7 @@ def parse_shape(text: str) -> Shape:
     try:
         M, K, N = map(int, text.replace("×", "x").split("x"))
     except ValueError:
-        raise argparse.ArgumentTypeError(f"'{text}' is no shape, expected MxKxN, 8x768x768 for instance") from None
+        raise argparse.ArgumentTypeError(f"'{text}' is not a shape, expected MxKxN, 8x768x768 for instance") from None
     return M, K, N
 
 
@@ -77,7 +77,7 @@ def parse_part(text: str) -> tuple[int, int]:
     """I/N."""
     found = re.fullmatch(r"(\d+)/(\d+)", text)
     if not found or not 1 <= int(found[1]) <= int(found[2]):
-        raise argparse.ArgumentTypeError(f"'{text}' is no part, expected I/N with I from 1 to N, 2/8 for instance")
+        raise argparse.ArgumentTypeError(f"'{text}' is not a part, expected I/N with I from 1 to N, 2/8 for instance")
     return int(found[1]), int(found[2])
 
 

@@ -53,7 +53,7 @@ class Counters:
     def sequence(self, calls: Sequence[Call]) -> list[Cost]:
         """What each of the calls costs, made one after the other without warming up."""
         if self._own_cost is None:
-            # Of reading the counters, and of calling a function; the first ones are dearer.
+            # Of reading the counters, and of calling a function; the first ones cost more.
             self._own_cost = self._counts([_nothing] * 8)[4:, 0].mean(axis=0)
         counts = self._counts(calls).astype(float)
         counts[:, 0] -= self._own_cost

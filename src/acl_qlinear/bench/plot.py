@@ -58,7 +58,7 @@ def _heat_map(report: Report, kind: str, sizes: list[tuple[int, ...]], figure: A
     for (M, *size), case in cases.items():
         if "torch" in case:
             ratios[sizes.index(tuple(size)), rows.index(M)] = case["acl"][measure] / case["torch"][measure]
-    # Blue is cheaper than PyTorch, red dearer; the middle of the scale is where both are equal.
+    # Blue costs less than PyTorch, red more; the middle of the scale is where both are equal.
     image = axes.imshow(ratios, aspect="auto", cmap="RdBu_r", vmin=0, vmax=2, origin="lower")
     axes.set_facecolor("lightgrey")
     for (y, x), ratio in np.ndenumerate(ratios):

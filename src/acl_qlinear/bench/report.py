@@ -40,9 +40,7 @@ def table(report: Report) -> Table:
 
 
 def _table(report: Report, caption: str, *headings: str) -> Table:
-    result = Table(
-        title=heading(report), caption=caption, box=box.SIMPLE_HEAD, padding=0, pad_edge=False, min_width=90
-    )
+    result = Table(title=heading(report), caption=caption, box=box.SIMPLE_HEAD, padding=0, pad_edge=False, min_width=90)
     for text in headings:
         result.add_column(text, justify="left" if text in ("M×K×N", "kind", "engine") else "right", no_wrap=True)
     return result
