@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """A BERT encoder in int8, per channel, statically and dynamically: how close to fp32, and at what cost.
 
 The model is BERT-tiny (google/bert_uncased_L-2_H-128_A-2) with random weights from a fixed

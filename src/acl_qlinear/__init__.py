@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """int8 linear layers for PyTorch on AArch64, on Arm Compute Library.
 
 `quantize(model)` makes the linear layers of an fp32 model int8; `convert(model)` takes over

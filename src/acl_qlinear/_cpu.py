@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What builds for a microarchitecture need of the CPU. Imports nothing but Python's own."""
 
 import ctypes

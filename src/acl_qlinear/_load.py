@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Loads the operators, or says which of the possible causes keeps it from that."""
 
 import ctypes

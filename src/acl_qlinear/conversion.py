@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """From models that PyTorch quantized, or did not, to models with our layers; and what became of each layer."""
 
 import copy

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """acl-qlinear doctor: what is wrong with this environment, and what to do.
 
 Runs where `import acl_qlinear` fails, too: bin/acl-qlinear starts this file by its path.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Linear layers as modules, each with its weight packed once."""
 
 from typing import Any, ClassVar

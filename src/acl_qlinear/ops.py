@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The operators, as functions, and their fake kernels for torch.compile and torch.export."""
 
 import torch

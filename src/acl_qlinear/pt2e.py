@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """PyTorch 2 Export quantization (torchao's, and torch.ao's before it): its linear layers on ACL.
 
 `convert_pt2e` leaves, for every quantized linear layer, the operations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The layer in integer arithmetic, in numpy: what the operators are checked against.
 
 Sums are exact; everything after them is in float64, except that a multiplier is first rounded

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What a linear layer costs on this machine: ours, PyTorch's own int8 one, and fp32, side by side.
 
 `python -m acl_qlinear.bench` runs the engines on the same inputs in one process, taking turns,

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """python -m acl_qlinear.bench: the command line."""
 
 import argparse

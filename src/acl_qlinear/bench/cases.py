@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The layers that are compared, their inputs, and how far ours is from exact."""
 
 from collections.abc import Callable, Iterable

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The two ways to measure a call: counts under emulation, time on AArch64."""
 
 import ctypes

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Tables of reports, 100 columns wide at most, and the comparison of two reports."""
 
 import math

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What the packages promise of their speed; the recipe's test and ci/bench.sh hold them to it.
 
 A promise may be less than what we aim for: the target.

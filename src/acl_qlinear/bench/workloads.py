@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What is measured: shapes, kinds and thread counts, by name; each preset makes the cases of a report."""
 
 import os
