@@ -26,6 +26,7 @@ EXIT_STATUS = pytest.StashKey[int]()
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--all", action="store_true", help="also what takes long: compile all of ACL again, say")
+    parser.addoption("--channel", action="append", default=[], help="where compilers, Python and PyTorch come from")
     parser.addoption("--in", dest="prefix", metavar="PREFIX", help="only the tests inside this prefix")
     parser.addoption("--inside", default="", metavar="ARGUMENTS", help="with --in: pytest's arguments for these tests")
 
@@ -53,9 +54,17 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 @pytest.fixture(scope="session")
-def channels() -> list[str]:
+def upstream(pytestconfig: pytest.Config) -> list[str]:
+    """The channels with everything that is not ours: those of dist/channel, where that has been built."""
+    if dist.CHANNEL.is_dir():
+        return dist.upstream_of_built_channel()
+    return dist.upstream_channels(pytestconfig.getoption("channel"))
+
+
+@pytest.fixture(scope="session")
+def channels(upstream: list[str]) -> list[str]:
     """Our channel, then the one with everything else."""
-    return [dist.CHANNEL.as_uri(), *dist.upstream_of_built_channel()]
+    return [dist.CHANNEL.as_uri(), *upstream]
 
 
 @cache
@@ -95,11 +104,11 @@ def full_channel() -> Path:
 
 
 @pytest.fixture(scope="session")
-def compiler(channels: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def compiler(upstream: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A prefix with bin/aarch64-conda-linux-gnu-g++ and its like."""
     target = tmp_path_factory.mktemp("tools") / "compiler"
     machine = bootstrap.SUBDIR[bootstrap.BUILD_ARCH]
-    environment.create(target, channels, ["gxx_linux-aarch64"], None, platform=machine)
+    environment.create(target, upstream, ["gxx_linux-aarch64"], None, platform=machine)
     return target
 
 

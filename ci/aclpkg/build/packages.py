@@ -40,7 +40,6 @@ def build_packages(name: str, channel: Path, upstream: list[str], **wanted: str)
         "recipe": tree_hash(recipes.RECIPES / name, recipes.RECIPES / "variants.yaml", *recipes.SOURCES[name]),
         "channels": upstream,
         "ours": _ours(name, channel),
-        "wanted": wanted,
         "content": tree_hash(*(Path(str(module.__file__)) for module in CONTENT)),
     }
     sources = [(source, str(source.relative_to(ROOT))) for source in recipes.SOURCES[name]]

@@ -76,7 +76,7 @@ def stage_of(word: str) -> str:
 
 def pytest_arguments(options: argparse.Namespace, others: list[str]) -> list[str]:
     """Returns what pytest is started with. others: the arguments that are for it."""
-    everything = ["--all"] * options.all
+    everything = [*["--all"] * options.all, *(f"--channel={channel}" for channel in options.channel)]
     if options.prefix:
         inside = [f"--inside={shlex.join(others)}"]
         return ["-s", "tests/emulated/test_prefixes.py", "--in", options.prefix, *inside, *everything]

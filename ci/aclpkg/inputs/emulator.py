@@ -130,17 +130,20 @@ def run_program(
     )
 
 
-def emulated(words: Sequence[str | Path], cpu: str, plugin_arguments: str = "", root: Path | None = None) -> list[str]:
+def emulated(
+    words: Sequence[str | Path], cpu: str | None, plugin_arguments: str = "", root: Path | None = None
+) -> list[str]:
     """The command for an AArch64 program: as it is on AArch64, under qemu elsewhere.
 
-    plugin_arguments: the counter plugin's; without any it is left out. root: a folder with the loader
+    cpu: None for the one that the variable QEMU_CPU names when the command runs. plugin_arguments: the counter plugin's; without any it is left out. root: a folder with the loader
     and the C library to use when emulating.
     """
     command = list(map(str, words))
     if NATIVE:
         return command
     plugin = ["-plugin", f"{_plugin()}{plugin_arguments}"] if plugin_arguments else []
-    return [str(_qemu() / "qemu-aarch64"), "-cpu", cpu, "-L", str(root or _root()), *plugin, *command]
+    chosen = ["-cpu", cpu] if cpu else []
+    return [str(_qemu() / "qemu-aarch64"), *chosen, "-L", str(root or _root()), *plugin, *command]
 
 
 def activated(prefix: Path, cpu: str) -> dict[str, str]:

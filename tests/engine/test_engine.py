@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: MIT
+"""Builds and runs the C++ tests of kernels and engine (src/csrc/tests), which take ACL and no PyTorch."""
+
+import asyncio
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+from aclpkg.base import archives, environment
+from aclpkg.base.cache import cached_dir
+from aclpkg.base.paths import ROOT
+from aclpkg.base.pins import VARIANTS
+from aclpkg.build import recipes
+from aclpkg.build.packages import build_packages
+from aclpkg.inputs import bootstrap, debian, emulator
+from rattler.index import index_fs
+
+# What an activated environment sets, then a command in it.
+ACTIVATED = (
+    'export CONDA_PREFIX=$0; for file in "$0"/etc/conda/activate.d/*.sh; do source "$file"; done; exec "$@" $CMAKE_ARGS'
+)
+
+
+@pytest.fixture(scope="module")
+def acl(upstream: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """ACL for every Armv8.2-A CPU, as its package has it."""
+    channel, target = tmp_path_factory.mktemp("channel"), tmp_path_factory.mktemp("acl")
+    for subdir in ("noarch", environment.PLATFORM):
+        (channel / subdir).mkdir()
+    asyncio.run(index_fs(channel))
+    wanted = {"operators": "qlinear", "acl_version": recipes.acl_version()}
+    build_packages("arm-compute-library", channel, upstream, acl_variant=VARIANTS["acl_variant"][0], **wanted)
+    (package,) = channel.glob("*/*.conda")
+    archives.unpack_package(package, target)
+    return target
+
+
+@pytest.fixture(scope="module")
+def googletest() -> Path:
+    spec = bootstrap.BOOTSTRAP["googletest"]
+    debs = debian.packages(spec["suite"], "arm64", spec["packages"])
+    home = cached_dir("googletest", [str(deb) for deb in debs], lambda target: debian.unpack(debs, target))
+    return home / "usr/src/googletest"
+
+
+def run_ctest(acl: Path, googletest: Path, compiler: Path, build: Path, *options: str) -> str:
+    """What ctest prints of the tests, built with CMake's `options`; they must pass."""
+    emulated = [] if emulator.NATIVE else [f"-DCMAKE_CROSSCOMPILING_EMULATOR={';'.join(emulator.emulated([], None))}"]
+    configure = [
+        *("cmake", "-G", "Ninja", "-S", ROOT / "src", "-B", build, "-DCMAKE_BUILD_TYPE=Release"),
+        *("-DACL_QLINEAR_BUILD_EXTENSION=OFF", "-DACL_QLINEAR_BUILD_TESTS=ON", "-DCMAKE_COMPILE_WARNING_AS_ERROR=ON"),
+        *(f"-DCMAKE_PREFIX_PATH={acl}", f"-DCMAKE_FIND_ROOT_PATH={acl}", f"-DGOOGLETEST_SOURCE={googletest}"),
+        *(*emulated, *options),
+    ]
+    printed = ""
+    for command in (
+        ["bash", "-c", ACTIVATED, compiler, *configure],
+        ["cmake", "--build", build],
+        ["ctest", "--test-dir", build, "--parallel", "2", "--output-on-failure"],
+    ):
+        done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
+        printed = done.stdout
+        print(printed[-6000:], done.stderr[-3000:])
+        assert done.returncode == 0
+    assert "100% tests passed, 0 tests failed" in printed
+    return printed
+
+
+def test_kernels_and_engine(acl: Path, googletest: Path, compiler: Path, tmp_path: Path) -> None:
+    printed = run_ctest(acl, googletest, compiler, tmp_path / "build")
+    assert emulator.NATIVE or not re.search("Skipped|Not Run", printed), "an emulated CPU was left out"
+
+
+def test_memory_errors(acl: Path, googletest: Path, compiler: Path, tmp_path: Path) -> None:
+    """The same under AddressSanitizer and UndefinedBehaviorSanitizer."""
+    run_ctest(acl, googletest, compiler, tmp_path / "build", "-DACL_QLINEAR_SANITIZE=ON")
