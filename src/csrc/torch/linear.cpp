@@ -168,7 +168,7 @@ at::Tensor linear_int8(const at::Tensor& x, double x_scale, int64_t x_zero_point
 
 void linear_int8_out(const at::Tensor& x, double x_scale, int64_t x_zero_point, const at::Tensor& packed,
                      double output_scale, int64_t output_zero_point, c10::string_view activation, double negative_slope,
-                     at::Tensor out) {
+                     const at::Tensor& out) {
     constexpr const char* op = "acl_qlinear::linear_int8: ";
     // In place, or nearly: rows that are written may still have to be read.
     const at::Tensor source = x.is_alias_of(out) ? x.clone(at::MemoryFormat::Contiguous) : x;

@@ -98,7 +98,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> unpack(const at::Tens
     const at::Tensor values = at::empty({weight.N, weight.K}, at::kChar);
     acl_qlinear::unpack(weight, values.mutable_data_ptr<int8_t>());
     const auto copy = [](const auto* data, int64_t count, at::ScalarType type) {
-        const at::Tensor t = at::zeros({count}, type);
+        at::Tensor t = at::zeros({count}, type);
         if (data && count) {
             std::memcpy(t.mutable_data_ptr(), data, t.nbytes());
         }
