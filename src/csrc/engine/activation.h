@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Activation functions on four fp32 values. Only additions, multiplications, divisions and
 // integer operations: the same bits on every CPU.
 #pragma once

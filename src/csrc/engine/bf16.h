@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // bf16 in NEON registers, for CPUs with and without bf16 instructions.
 #pragma once
 

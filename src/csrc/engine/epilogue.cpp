@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include "engine/epilogue.h"
 
 #include <arm_neon.h>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // From int32 accumulators to outputs: scale, bias, activation function, and the output's type.
 #pragma once
 

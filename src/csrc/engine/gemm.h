@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Products of activations with packed weights, in int32.
 #pragma once
 

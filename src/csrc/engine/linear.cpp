@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include "engine/linear.h"
 
 #include <arm_neon.h>

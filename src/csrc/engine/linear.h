@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // One int8 linear layer call, y = activation(x W^T + b), on packed weights.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include "engine/packed_weight.h"
 
 #include <algorithm>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Weights of one linear layer in the form that ACL's int8 GEMM reads.
 //
 // A packed weight is one block of bytes without pointers, so it can be copied,

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Threads, which whoever calls the engine gives it.
 #pragma once
 

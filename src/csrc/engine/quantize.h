@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Floating-point activations to the s8 values that the GEMM reads.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Memory that a thread keeps from call to call, so that a call allocates nothing.
 #pragma once
 

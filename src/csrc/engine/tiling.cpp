@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include "engine/tiling.h"
 
 #include "kernels/integers.h"

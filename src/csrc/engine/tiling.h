@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // How the outputs of a call are cut into tiles, which are what threads share.
 #pragma once
 

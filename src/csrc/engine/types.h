@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // What a call is made of: operands, how their integers stand for real numbers, and what follows
 // the product.
 #pragma once

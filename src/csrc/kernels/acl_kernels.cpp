@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include "kernels/acl_kernels.h"
 
 #include <dlfcn.h>

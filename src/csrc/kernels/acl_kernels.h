@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // All that is used of ACL: its kernels, called directly, and what it knows of CPUs.
 //
 // The driver around the kernels in arm_gemm merges their tiles into rows in a pass over all

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include "kernels/families.h"
 
 #include <sys/prctl.h>

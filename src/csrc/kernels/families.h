@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Families of kernels, which share one layout of packed weights.
 //
 // The tallest kernel of a family, for tiles of 8 rows, is ACL's. For fewer rows ACL has kernels

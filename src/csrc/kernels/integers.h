@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Rounding of integers.
 #pragma once
 

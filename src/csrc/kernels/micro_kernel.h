@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // The contract between the engine and its int8 GEMM kernels, s8 x s8 -> s32.
 //
 // Names. A kernel of ours is called <vectors>_<instruction>_<rows>x<columns>:

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include <arm_neon.h>
 
 #include "kernels/micro_kernel.h"

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Activations in the layout that the kernels read; see PackTile in micro_kernel.h.
 #pragma once
 

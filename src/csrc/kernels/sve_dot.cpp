@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include <arm_sve.h>
 
 #include "kernels/micro_kernel.h"

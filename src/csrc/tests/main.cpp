@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // SVE_BITS in the environment is the length of SVE vectors that the tests run with.
 #include <gtest/gtest.h>
 #include <sys/prctl.h>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // The arithmetic that Epilogue promises, for one value.
 #pragma once
 

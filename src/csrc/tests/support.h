@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // What the tests share: memory with an end that is noticed, random numbers, and the arithmetic
 // that is promised, on scalars.
 #pragma once

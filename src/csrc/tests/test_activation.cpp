@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // The activation functions against the C library's, in double precision.
 #include <gtest/gtest.h>
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // From accumulators to outputs, bit for bit.
 #include <gtest/gtest.h>
 

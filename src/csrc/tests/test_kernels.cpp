@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Every kernel against sums one by one.
 #include <gtest/gtest.h>
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Whole layers, in every family of kernels, against sums one by one and the epilogue's arithmetic.
 #include <gtest/gtest.h>
 

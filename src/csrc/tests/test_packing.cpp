@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Packing and unpacking of activations and weights, and the checks of packed weights.
 #include <gtest/gtest.h>
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Quantization of activations, and their range.
 #include <gtest/gtest.h>
 

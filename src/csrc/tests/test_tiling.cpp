@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Tiles are all outputs, each of them once.
 #include <gtest/gtest.h>
 

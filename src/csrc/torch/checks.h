@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // What the operators check alike. `op` is "acl_qlinear::<name>: ", with which messages begin.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Calls of layers.
 #include "engine/linear.h"
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // The operators, as register.cpp gives them to PyTorch; acl_qlinear/ops.py documents them.
 #pragma once
 

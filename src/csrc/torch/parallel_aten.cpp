@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include "torch/parallel_aten.h"
 
 #include <ATen/Parallel.h>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // The engine's threads: PyTorch's own.
 #pragma once
 

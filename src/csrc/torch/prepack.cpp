@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Weights: packing, unpacking, and what a packed one says of itself.
 #include <ATen/ATen.h>
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // What PyTorch, and the Python that loads this library, see of it.
 #include <torch/library.h>
 
