@@ -48,7 +48,7 @@ private:
     int64_t rows_;  // those of all tiles
     int64_t block_; // length of the blocks of K
     int parts_ = 0;
-    Part part_[4];
+    Part part_[kFamilyKernels];
     int8_t* packed_;
 };
 

@@ -13,6 +13,9 @@
 
 namespace acl_qlinear {
 
+// The most kernels of a family.
+constexpr int kFamilyKernels = 4;
+
 // Kernels that differ in their rows alone.
 struct KernelFamily {
     const char* name; // that of ACL's kernel
@@ -20,7 +23,7 @@ struct KernelFamily {
     int64_t columns; // of a panel; 0 where it is ...
     int64_t vectors; // ... that many SVE vectors of 32-bit values
     int64_t k_step;
-    std::array<TileKernel, 4> kernels; // the tallest first; the last ones may be empty
+    std::array<TileKernel, kFamilyKernels> kernels; // the tallest first; the last ones may be empty
 
     // Whether this CPU has what the kernels need.
     bool runs_here() const;

@@ -8,9 +8,9 @@
 //   rows         of a tile
 //   columns      of a panel: a number, or 3vl for as many as 3 SVE vectors have 32-bit values
 // It is in the file called after the instruction set that it takes: neon.cpp, neon_dot.cpp,
-// neon_i8mm.cpp, sve_dot.cpp, sve_i8mm.cpp. Each of these is compiled with flags of its own, so all but its
-// kernels has internal linkage, and it uses no inline function of another header than the
-// compiler's: the linker would keep one copy of such a function for everybody.
+// neon_i8mm.cpp, sve_dot.cpp, sve_i8mm.cpp. All but neon.cpp are compiled with flags of their own,
+// so everything in them but the kernels has internal linkage, and they use no inline function but
+// those of arm_neon.h and arm_sve.h: the linker would keep one copy of it for everybody.
 // Kernels of ACL's have ACL's names; see acl_kernels.h.
 #pragma once
 
@@ -33,8 +33,9 @@ namespace acl_qlinear {
 // `tiles` is 1 for all kernels but the tallest of a family.
 using MicroKernel = void(const int8_t* A, const int8_t* B, int32_t* C, int tiles, int panels, int K);
 
-// Packs the values [k, k + count) of a tile's rows as A, the last step filled up with zeros; may
-// write up to 15 values of each row more. Every value is xor'ed with `flip`: 0x80 turns u8 into s8.
+// Packs the values [k, k + count) of a tile's rows as A; may write up to 15 values of each row more.
+// What fills up the last step does not matter, since weights are 0 there. Every value is xor'ed
+// with `flip`: 0x80 turns u8 into s8.
 using PackTile = void(const int8_t* const* rows, int64_t k, int64_t count, int8x16_t flip, int8_t* A);
 
 // What a kernel is for, and what packs for it.
