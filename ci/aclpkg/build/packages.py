@@ -60,7 +60,8 @@ def build_packages(name: str, channel: Path, upstream: list[str], **wanted: str)
                 beside(final, suffix).write_text(text)
 
         home = cached_dir(f"packages/{name}", [inputs, build_string], make)
-        shutil.copytree(home, channel, dirs_exist_ok=True)
+        for file in sorted(home.glob("*/*")):
+            shutil.copyfile(file, channel / file.parent.name / file.name)
 
 
 @dataclass(frozen=True)
