@@ -135,8 +135,9 @@ def emulated(
 ) -> list[str]:
     """The command for an AArch64 program: as it is on AArch64, under qemu elsewhere.
 
-    cpu: None for the one that the variable QEMU_CPU names when the command runs. plugin_arguments: the counter plugin's; without any it is left out. root: a folder with the loader
-    and the C library to use when emulating.
+    cpu: None for the one that the variable QEMU_CPU names when the command runs. plugin_arguments: the
+    counter plugin's; without any it is left out. root: a folder with the loader and the C library to use
+    when emulating.
     """
     command = list(map(str, words))
     if NATIVE:
