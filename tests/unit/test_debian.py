@@ -68,7 +68,7 @@ class Archive:
 
 
 @pytest.fixture(scope="module")
-def gnupg(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def gnupg(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder with a key of GnuPG's, and its public half in key.gpg."""
     home = tmp_path_factory.mktemp("keys")
     gpg = ["gpg", "--homedir", str(home / "gnupg"), "--batch"]
@@ -76,7 +76,9 @@ def gnupg(tmp_path_factory: pytest.TempPathFactory) -> Path:
     generate = ["--passphrase", "", "--quick-generate-key", "test@example.org", "rsa2048", "sign", "never"]
     subprocess.run([*gpg, *generate], check=True, capture_output=True)
     subprocess.run([*gpg, "--output", str(home / "key.gpg"), "--export"], check=True, capture_output=True)
-    return home
+    yield home
+    # Its agent outlives every command otherwise.
+    subprocess.run(["gpgconf", "--homedir", str(home / "gnupg"), "--kill", "all"], check=True)
 
 
 class Site:
