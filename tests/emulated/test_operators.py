@@ -535,9 +535,9 @@ def test_kernel_name():
     name = acl_qlinear.ops.kernel_name(make_packed())
     assert name.startswith(("sve_", "a64_"))
     # It is what the packed weight says, and that is checked.
-    with pytest.raises(ValueError, match="acl_qlinear::kernel_name: packed is not usable: .* kernel X"):
+    with pytest.raises(ValueError, match=r"acl_qlinear::kernel_name: packed is not usable: .* kernel X"):
         acl_qlinear.ops.kernel_name(forged(lambda p: p[64].fill_(88)))
-    with pytest.raises(TypeError, match="packed is Float .*prepack returned"):
+    with pytest.raises(TypeError, match=r"packed is Float .*prepack returned"):
         acl_qlinear.ops.kernel_name(torch.zeros(8, 8))
 
 
