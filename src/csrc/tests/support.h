@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "engine/types.h"
+#include "kernels/acl_kernels.h"
 #include "kernels/families.h"
 
 namespace acl_qlinear::testing {
@@ -97,8 +98,8 @@ private:
 // Every family that this CPU can run.
 inline std::vector<const KernelFamily*> families_here() {
     std::vector<const KernelFamily*> found;
-    for (const char* const name : {"sve_interleaved_s8s32_mmla_8x3VL", "sve_interleaved_s8s32_dot_8x3VL",
-                                   "a64_interleaved_s8s32_mmla_8x12", "a64_gemm_s8_8x12", "a64_gemm_s8_4x4"}) {
+    for (const char* const name : {acl::kSveMmla8x3VL.name, acl::kSveDot8x3VL.name, acl::kNeonMmla8x12.name,
+                                   acl::kNeonDot8x12.name, acl::kNeon4x4}) {
         if (find_family(name)->runs_here()) {
             found.push_back(find_family(name));
         }
