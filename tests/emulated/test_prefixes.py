@@ -121,6 +121,33 @@ def test_missing_acl(installed: Installed, run_in: Run, tmp_path: Path) -> None:
     assert "conda install --force-reinstall" in last
 
 
+FORK = """
+import os, time, torch, acl_qlinear
+torch.set_num_threads(4)
+torch.randn(512, 512).sin()  # starts OpenMP's threads
+packed = acl_qlinear.prepack_int8(torch.ones(96, 64, dtype=torch.int8), torch.ones(1))
+child = os.fork()
+if not child:
+    y = acl_qlinear.linear_int8(torch.full((200, 64), 4, dtype=torch.uint8), 0.5, 3, packed)
+    os._exit(0 if y.eq(32).all() else 3)
+for _ in range(6000):
+    done, status = os.waitpid(child, os.WNOHANG)
+    if done:
+        print("child ended with", status)
+        break
+    time.sleep(0.1)
+else:
+    os.kill(child, 9)
+"""
+
+
+@pytest.mark.parametrize("torch", TORCHES)
+def test_fork_before_the_first_call(installed: Installed, run_in: Run, torch: str) -> None:
+    """The library learns of a fork from when it is loaded on, not from its first call on."""
+    done = run_in(installed("neoverse_v1", torch), ["python", "-c", FORK], emulator.CPUS["neoverse_v1"][0])
+    assert done.stdout == "child ended with 0\n", done.stdout + done.stderr
+
+
 BOTH_LIBRARIES = """
 import ctypes, glob, sys, sysconfig
 torch_libs = sysconfig.get_path("purelib") + "/torch.libs/"
