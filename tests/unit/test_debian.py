@@ -5,6 +5,7 @@ The mirrors are folders with signed indexes, served on this machine; apt, its he
 """
 
 import contextlib
+import dataclasses
 import hashlib
 import shutil
 import subprocess
@@ -99,6 +100,12 @@ def site(tmp_path: Path, gnupg: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
     class Handler(SimpleHTTPRequestHandler):
         def log_message(self, *_: object) -> None:
             requests.append(self.path)
+
+        def do_GET(self) -> None:
+            if (root / "busy").exists() and self.path.endswith(".deb"):
+                self.send_error(503)
+            else:
+                super().do_GET()
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(root)))
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -237,7 +244,7 @@ def test_changed_file_is_never_used(site: Site, tmp_path: Path) -> None:
     debian.write_lock([file])
     deb = site.mirror.root / file.path
     deb.write_bytes(deb.read_bytes()[::-1])
-    with pytest.raises(CiError, match=r"offers old/arm64/thing_1_arm64\.deb and does not send it: has another sha256"):
+    with pytest.raises(CiError, match=r"no place has Debian's old/arm64/thing_1_arm64\.deb .*\n.*: has another sha256"):
         debian.packages("old", ARCH, ["thing"])
     assert not list((tmp_path / "cache").rglob("*.deb"))
 
@@ -271,7 +278,9 @@ def test_package_that_is_not_locked(site: Site) -> None:
 
 
 def test_places_are_named_by_the_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(debian, "_machine_archives", lambda: ("http://m/debian", "http://m/security"))
+    monkeypatch.setattr(
+        debian, "_machine_archives", lambda: (("http://m/debian", "http://n/debian"), ("http://m/security",))
+    )
     monkeypatch.setattr(debian, "read_os_release", lambda: {"ID": "debian", "HOME_URL": "https://www.example.org/"})
     monkeypatch.setattr(debian, "LOCK", tmp_path / "debian.lock")
     monkeypatch.setenv(debian.ARCHIVES, "http://given/")
@@ -279,6 +288,7 @@ def test_places_are_named_by_the_machine(monkeypatch: pytest.MonkeyPatch, tmp_pa
     file = DebianFile("old", ARCH, "pool/main/t/thing/thing_1_arm64.deb", "0" * 64)
     assert list(debian._addresses(file)) == [
         "http://m/debian/pool/main/t/thing/thing_1_arm64.deb",
+        "http://n/debian/pool/main/t/thing/thing_1_arm64.deb",
         "http://m/security/pool/updates/main/t/thing/thing_1_arm64.deb",
         "http://given/pool/main/t/thing/thing_1_arm64.deb",
         "http://archive.example.org/debian/pool/main/t/thing/thing_1_arm64.deb",
@@ -307,3 +317,67 @@ def test_channel_of_what_was_not_locked_says_so(site: Site, tmp_path: Path, monk
     site.mirror.add("old", "libgcc-s1", "2.0")
     found = bootstrap.not_locked(["https://example.org/other", bootstrap.channel().as_uri()])
     assert found == {"old/arm64/libgcc-s1_1.0_arm64.deb": "libgcc-s1_2.0_arm64.deb"}
+
+
+def test_mirror_that_is_down_has_not_moved_on(site: Site) -> None:
+    file = site.mirror.add("old", "thing", "1")
+    debian.write_lock([file])
+    (site.root / "busy").touch()
+    with pytest.raises(CiError, match=r"(?s)thing_1_arm64\.deb cannot be downloaded:.* 503 .*check the network"):
+        debian.packages("old", ARCH, ["thing"])
+    (site.root / "busy").unlink()
+    (path,) = debian.packages("old", ARCH, ["thing"])
+    assert debian.replaced_file(path) is None
+
+
+def test_file_that_moved_within_the_archive_is_the_locked_one(site: Site) -> None:
+    file = site.mirror.add("old", "thing", "1")
+    debian.write_lock([dataclasses.replace(file, path="pool/elsewhere/thing_1_arm64.deb")])
+    (path,) = debian.packages("old", ARCH, ["thing"])
+    assert debian.replaced_file(path) is None
+
+
+def test_index_is_asked_as_the_machine_asks(site: Site, tmp_path: Path) -> None:
+    site.mirror.add("old", "thing", "1")
+    debian.apt_candidates("old", ARCH, ["thing"])
+    (config,) = (tmp_path / "cache").glob("apt/old-arm64/apt.conf")
+    assert 'Acquire::http::Proxy "DIRECT";' in config.read_text()
+
+
+@pytest.mark.parametrize(
+    ("lines", "archives"),
+    [
+        ("deb http://m/debian RELEASE main", ["http://m/debian"]),
+        ("deb http://m/debian/ stable main contrib", ["http://m/debian"]),
+        ("deb http://m/debian RELEASE main\ndeb http://n/debian RELEASE main", ["http://m/debian", "http://n/debian"]),
+        ("deb http://m/debian RELEASE main\ndeb http://other/repo /", ["http://m/debian"]),
+        ("deb cdrom:[Debian GNU/Linux 12.5.0 - Official]/ RELEASE main\ndeb http://m/d RELEASE main", ["http://m/d"]),
+        ("deb mirror+file:MIRRORS RELEASE main", ["https://m/debian", "https://n/debian"]),
+    ],
+    ids=["plain", "stable", "two", "flat", "cdrom", "mirror list"],
+)
+def test_archives_of_the_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines: str, archives: list[str]
+) -> None:
+    (tmp_path / "mirrors").write_text("# ours\nhttps://m/debian/\n\nhttps://n/debian priority:2\n")
+    text = lines.replace("RELEASE", debian.read_os_release()["VERSION_CODENAME"])
+    (tmp_path / "sources.list").write_text(text.replace("MIRRORS", str(tmp_path / "mirrors")) + "\n")
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "apt.conf").write_text(
+        f'Dir::Etc::SourceList "{tmp_path}/sources.list"; Dir::Etc::SourceParts "{tmp_path}/parts"; '
+        f'Dir::State "{tmp_path}";\n'
+    )
+    monkeypatch.setenv("APT_CONFIG", str(tmp_path / "apt.conf"))
+    with fresh_process():
+        assert list(debian._machine_archives()[0]) == archives
+
+
+@pytest.mark.parametrize("line", ["<<<<<<< HEAD", "0" * 64 + "  bookworm", "x" * 64 + "  bookworm/arm64  pool/a.deb"])
+def test_damaged_lock_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str) -> None:
+    monkeypatch.setattr(debian, "LOCK", tmp_path / "debian.lock")
+    (tmp_path / "debian.lock").write_text(f"# date: 20261125T120000Z\n\n{line}\n")
+    with (
+        fresh_process(),
+        pytest.raises(CiError, match=r"debian\.lock, line 3 is .*, expected SHA256 SUITE"),
+    ):
+        debian.pinned_files()

@@ -30,10 +30,14 @@ LOCK = ROOT / "ci/debian.lock"
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 APT_HELPER = "/usr/lib/apt/apt-helper"
 FRESH_SECONDS = 600
-# Set by --locked: a file that no place has any more is an error.
+# What apt may call the machine's release instead of by its name.
+SUITES = ("stable", "oldstable", "oldoldstable", "testing")
+# "1", as --locked sets it: a file that no place has any more is an error.
 ONLY_LOCKED = "ACL_QLINEAR_ONLY_LOCKED"
 # Addresses of more archives of Debian's, separated by spaces.
 ARCHIVES = "ACL_QLINEAR_DEBIAN_ARCHIVES"
+# How apt says that a mirror answers, and has no such file.
+GONE = r"\b(404|410)\b|has another sha256|File not found"
 # In the folder of a file that stands in for a locked one: which.
 REPLACES = "replaces"
 
@@ -116,10 +120,12 @@ def unpack(debs: list[Path], target: Path) -> None:
 def pinned_files() -> list[DebianFile]:
     """Returns what ci/debian.lock has."""
     found = []
-    for line in LOCK.read_text().splitlines():
-        if not line.startswith("#"):
-            sha256, place, path = line.split()
-            suite, arch = place.split("/")
+    for number, line in enumerate(LOCK.read_text().splitlines(), 1):
+        if line.strip() and not line.startswith("#"):
+            fields = re.fullmatch(r"([0-9a-f]{64})\s+([^\s/]+)/([^\s/]+)\s+(\S+/\S+)\s*", line)
+            if not fields:
+                raise CiError(f"{LOCK}, line {number} is {line!r}, expected SHA256 SUITE/ARCHITECTURE PATH")
+            sha256, suite, arch, path = fields.groups()
             found.append(DebianFile(suite, arch, path, sha256))
     return found
 
@@ -162,16 +168,18 @@ def _cached(file: DebianFile) -> Path | None:
 
 def _obtain(file: DebianFile) -> Path:
     """Returns the locked file, or, where no place has it and that is allowed, what stands in for it."""
-    if os.environ.get(ONLY_LOCKED):
-        return _obtain_locked(file)
-    stand_in = find_cached(f"debian-not-locked/{file.package}", file.sha256)
-    if not stand_in or _cached(file):
+    name = f"debian-not-locked/{file.package}"
+    stand_in = None if _cached(file) else find_cached(name, file.sha256)
+    if os.environ.get(ONLY_LOCKED) == "1" or not stand_in:
         try:
             return _obtain_locked(file)
-        except NoPlaceError:
-            stand_in = cached_dir(
-                f"debian-not-locked/{file.package}", file.sha256, lambda target: _fetch_replacement(file, target)
-            )
+        except NoPlaceError as error:
+            if os.environ.get(ONLY_LOCKED) == "1":
+                raise
+            now = _offered_instead(file, error)
+            if now.sha256 == file.sha256:
+                return _obtain_locked(now)
+            stand_in = cached_dir(name, file.sha256, lambda target: _fetch_stand_in(file, now, target))
     (path,) = (path for path in stand_in.iterdir() if path.name != REPLACES)
     log(f"not locked: no place has {file} any more, {path.name} is used in its place; ci/lock.sh pins it")
     return path
@@ -185,14 +193,18 @@ def _obtain_locked(file: DebianFile) -> Path:
 
 
 def _fetch(file: DebianFile, target: Path) -> None:
-    reasons = []
+    reasons = {}
     for address in _addresses(file):
-        reason = _download(address, target / file.file_name, file.sha256)
-        if not reason:
+        reasons[address] = _download(address, target / file.file_name, file.sha256)
+        if not reasons[address]:
             return
-        reasons.append(f"  {address}: {reason}")
+    tried = "\n".join(f"  {address}: {reason}" for address, reason in reasons.items())
+    mirrors = _machine_archives()[0]
+    # A mirror that is down has not moved on.
+    if any(address.startswith(mirrors) and not re.search(GONE, reason) for address, reason in reasons.items()):
+        raise CiError(f"Debian's {file} cannot be downloaded:\n{tried}\ncheck the network, and try again")
     raise NoPlaceError(
-        f"no place has Debian's {file} with sha256 {file.sha256}:\n" + "\n".join(reasons) + "\n"
+        f"no place has Debian's {file} with sha256 {file.sha256}:\n{tried}\n"
         f"run ci/lock.sh and commit what it changes, or set {ARCHIVES} to the address of an archive that has it"
     )
 
@@ -225,17 +237,15 @@ def check_sha256(path: Path, expected: str) -> None:
 
 def _addresses(file: DebianFile) -> Iterator[str]:
     """Yields where the file may be: first where the release is now, then where old files are kept."""
-    mirror, security = _machine_archives()
+    mirrors, security = _machine_archives()
     # The security archive has the pool's files below another folder.
     security_path = file.path.replace("pool/", "pool/updates/", 1)
-    yield f"{mirror}/{file.path}"
-    if security:
-        yield f"{security}/{security_path}"
-    for archive in _given_archives():
-        yield f"{archive}/{file.path}"
+    yield from (f"{mirror}/{file.path}" for mirror in mirrors)
+    yield from (f"{archive}/{security_path}" for archive in security)
+    yield from (f"{archive}/{file.path}" for archive in _given_archives())
     if domain := _debian_domain():
-        snapshots = f"http://snapshot.{domain}/archive"
-        yield f"http://archive.{domain}/debian/{file.path}"
+        snapshots = f"{_scheme()}://snapshot.{domain}/archive"
+        yield f"{_scheme()}://archive.{domain}/debian/{file.path}"
         yield f"{snapshots}/debian/{_lock_date()}/{file.path}"
         yield f"{snapshots}/debian-security/{_lock_date()}/{security_path}"
 
@@ -245,18 +255,39 @@ def _given_archives() -> list[str]:
 
 
 @cache
-def _machine_archives() -> tuple[str, str | None]:
-    """Debian's archive, and its archive of security updates, in the machine's own apt configuration."""
+def _machine_archives() -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Debian's archives, and those of security updates, in the machine's own apt configuration.
+
+    Other archives may have a release of the same name: what comes from them must have the right hash, too.
+    """
     if not shutil.which("apt-get"):
         raise _no_apt()
-    lines = run(
-        ["apt-get", "indextargets", "--no-release-info", "--format", "$(REPO_URI) $(RELEASE) $(COMPONENT)"]
-    ).splitlines()
-    found = {release: address.rstrip("/") for address, release, part in map(str.split, lines) if part == "main"}
+    words = ["apt-get", "indextargets", "--no-release-info", "--format", "$(REPO_URI)|$(RELEASE)|$(COMPONENT)"]
     release = read_os_release().get("VERSION_CODENAME", "")
-    if release not in found:
-        raise CiError(f"apt on this machine names no archive for Debian {release} main")
-    return found[release], found.get(f"{release}-security")
+    archives, security = dict[str, None](), dict[str, None]()
+    for line in run(words).splitlines():
+        address, _, place = line.partition("|")
+        name, _, component = place.partition("|")
+        if component == "main":
+            found = archives if name in (release, *SUITES) else security if name.endswith("-security") else {}
+            found.update(dict.fromkeys(_usable(address)))
+    if not archives:
+        raise CiError(f"apt on this machine names no archive for Debian {release} main on the web")
+    return tuple(archives), tuple(security)
+
+
+def _usable(address: str) -> list[str]:
+    """Returns the addresses of files that apt's address of an archive stands for; none for a CD."""
+    if address.startswith("mirror+file:"):
+        mirrors = Path(urlsplit(address.removeprefix("mirror+")).path.rstrip("/"))
+        words = [line.split()[0] for line in mirrors.read_text().splitlines() if line.strip()]
+        return [found for word in words if not word.startswith("#") for found in _usable(word)]
+    return [address.rstrip("/")] if address.startswith(("http:", "https:", "file:")) else []
+
+
+def _scheme() -> str:
+    """What the machine reaches its mirror by."""
+    return "https" if _machine_archives()[0][0].startswith("https:") else "http"
 
 
 def _no_apt() -> CiError:
@@ -285,15 +316,17 @@ def read_os_release() -> dict[str, str]:
 @cache
 def _archive_of(suite: str) -> str:
     """The first archive that has the release now."""
-    archives = [_machine_archives()[0], *_given_archives()]
+    archives = [*_machine_archives()[0], *_given_archives()]
     if domain := _debian_domain():
-        archives.append(f"http://archive.{domain}/debian")
+        archives.append(f"{_scheme()}://archive.{domain}/debian")
     reasons = []
     home = CACHE / "apt"
     home.mkdir(parents=True, exist_ok=True)
     for archive in archives:
         release = home / f"{suite}.{os.getpid()}.Release"
         reason = _download(f"{archive}/dists/{suite}/Release", release)
+        if not reason and "Origin: Debian\n" not in release.read_text():
+            reason = "is not Debian's"
         release.unlink(missing_ok=True)
         if not reason:
             return archive
@@ -301,6 +334,16 @@ def _archive_of(suite: str) -> str:
     raise CiError(
         f"no archive has Debian {suite}:\n" + "\n".join(reasons) + f"\nset {ARCHIVES} to the address of one that has it"
     )
+
+
+def _acquire_settings() -> str:
+    """How the machine's own apt downloads: its proxies, and the files with its passwords."""
+    dump = run(["apt-config", "dump"]).splitlines()
+    etc = run(["apt-config", "shell", "netrc", "Dir::Etc::netrc/f", "parts", "Dir::Etc::netrcparts/d"])
+    names = {"netrc": "Dir::Etc::netrc", "parts": "Dir::Etc::netrcparts"}
+    found = (line.partition("=") for line in etc.splitlines())
+    passwords = [f'{names[name]} "{value.strip(chr(39))}";' for name, _, value in found if name in names]
+    return "\n".join([*(line for line in dump if line.startswith("Acquire::")), *passwords])
 
 
 @cache
@@ -316,6 +359,7 @@ def _apt(suite: str, arch: str) -> dict[str, str]:
         home / "etc/debian.sources": f"Types: deb deb-src\nURIs: {archive}\nSuites: {suite}\nComponents: main\n"
         f"Signed-By: {KEYRING}\n",
         config: f"""
+        {_acquire_settings()}
         Dir::Etc "{home}/etc"; Dir::Etc::SourceList "/dev/null"; Dir::Etc::SourceParts "{home}/etc";
         Dir::State "{home}/state"; Dir::State::status "{home}/status";
         Dir::Cache "{home}/cache"; Dir::Cache::pkgcache ""; Dir::Cache::srcpkgcache ""; Dir::Log "{home}/log";
@@ -331,7 +375,8 @@ def _apt(suite: str, arch: str) -> dict[str, str]:
                 file.write_text(text)
                 updated.unlink(missing_ok=True)
         if not updated.exists() or time.time() - updated.stat().st_mtime > FRESH_SECONDS:
-            run(["apt-get", "update"], env=environment)
+            # Without this an archive that is not reached is a warning.
+            run(["apt-get", "update", "-o", "APT::Update::Error-Mode=any"], env=environment)
             updated.touch()
     return environment
 
@@ -353,8 +398,15 @@ def apt_candidates(suite: str, arch: str, names: list[str]) -> list[DebianFile]:
     return [found[name] for name in names]
 
 
-def _fetch_replacement(file: DebianFile, target: Path) -> None:
-    (now,) = apt_candidates(file.suite, file.arch, [file.package])
+def _offered_instead(file: DebianFile, error: NoPlaceError) -> DebianFile:
+    """Returns what the release's index has in the place of a file that no place has."""
+    try:
+        return apt_candidates(file.suite, file.arch, [file.package])[0]
+    except CiError as why:
+        raise CiError(f"{error}\n{why}") from why
+
+
+def _fetch_stand_in(file: DebianFile, now: DebianFile, target: Path) -> None:
     if reason := _download(f"{_archive_of(file.suite)}/{now.path}", target / now.file_name, now.sha256):
         raise CiError(f"{_archive_of(file.suite)} offers {now} and does not send it: {reason}; try again")
     (target / REPLACES).write_text(str(file))
