@@ -37,8 +37,8 @@ def main() -> int:
     parser.add_argument(
         "--builds",
         action="store_true",
-        help="also time build_acl.sh, cold and with a warm ccache, for both profiles "
-        "of the variant armv8.2-a (half an hour on 2 cores)",
+        help="also time build_acl.sh, cold and with a warm ccache, for both sets of "
+        "operators, of the variant armv8.2-a (half an hour on 2 cores)",
     )
     parser.add_argument(
         "--update-baseline",

@@ -2,13 +2,13 @@
 """Runs the tests, after building what they need. Stages, in this order; without any, all of them:
 
   lint      formatters, linters and type checks
-  unit      the tools and their tables; takes no channel, no network and no root
+  unit      the tools and their tables; takes no channel and no root
   engine    the C++ tests of kernels and engine, under ctest; takes ACL and a compiler
   emulated  all that runs inside the installed prefixes, emulated where this machine is no AArch64
   packages  the channel: contents, solving, rebuilding, publishing, damage
   cluster   modules, Slurm, images, Spack and EasyBuild, the commands in the documentation
 
-Arguments that are not listed below go to pytest: -k NAME, -x, --lf and the like.
+After the stages come arguments for pytest: -k NAME, -x, --lf and the like.
 """
 
 import argparse
@@ -57,6 +57,7 @@ PROGRAMS = {
         "umoci": "umoci",
     },
 }
+INSIDE = ROOT / "tests/emulated/inside"
 WITHOUT_CHANNEL = {"lint", "unit", "engine"}
 
 
@@ -68,10 +69,15 @@ def stage_of(word: str) -> str:
     if word in PROGRAMS:
         return word
     path = Path(word.split("::")[0]).absolute()
+    if path.is_relative_to(INSIDE):
+        raise CiError(f"STAGE is {word!r}, which runs inside a prefix: ci/test.sh emulated --in PREFIX -k NAME")
     for stage in PROGRAMS:
         if path.exists() and path.is_relative_to(ROOT / "tests" / stage):
             return stage
-    raise CiError(f"STAGE is {word!r}, expected {', '.join(PROGRAMS)}, or a file in a folder of theirs below tests/")
+    raise CiError(
+        f"STAGE is {word!r}, expected {', '.join(PROGRAMS)}, or a file in a folder of theirs below tests/; arguments "
+        "for pytest come after the stages"
+    )
 
 
 def pytest_arguments(options: argparse.Namespace, others: list[str]) -> list[str]:
@@ -98,6 +104,8 @@ def main() -> None:
     )
     parser.add_argument("--all", action="store_true", help="also what takes longest (docs/trust.md)")
     options, others = parser.parse_known_args()
+    if misplaced := [word for word in others if word in PROGRAMS]:
+        raise CiError(f"{misplaced[0]!r} is a stage after other arguments, expected all stages first")
     if options.prefix and options.stages != ["emulated"]:
         raise CiError(f"--in is {options.prefix}, expected it with the stage emulated alone")
     os.chdir(ROOT)

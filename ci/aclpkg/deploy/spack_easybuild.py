@@ -13,6 +13,7 @@ import yaml
 
 from ..base.paths import ROOT
 from ..base.pins import MICROARCHITECTURES, VARIANTS, Microarchitecture, rows
+from ..inputs.bootstrap import TORCH_VERSIONS
 
 REPOSITORY = """\
 # SPDX-License-Identifier: MIT
@@ -21,8 +22,6 @@ repo:
   namespace: acl_qlinear
   api: v2.0
 """
-# EasyBuild's PyTorch of each minor in foss-2024a.
-EASYBUILD_TORCH = {"2.6": "2.6.0", "2.9": "2.9.1"}
 
 
 def _quoted(words: list[str]) -> str:
@@ -80,7 +79,7 @@ def descriptions() -> dict[str, str]:
             "easybuild/arm-compute-library.eb.in", own
         )
         for minor in VARIANTS["pytorch"]:
-            torch = EASYBUILD_TORCH[minor]
+            torch = TORCH_VERSIONS[minor]
             name = f"acl-qlinear-{known['own_version']}-foss-2024a-PyTorch-{torch}{suffix}.eb"
             found[f"easybuild/{name}"] = _fill("easybuild/acl-qlinear.eb.in", {**own, "torch": torch})
     return found

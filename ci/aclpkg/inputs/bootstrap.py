@@ -33,6 +33,10 @@ from ..base.processes import run
 from . import debian
 
 BOOTSTRAP = yaml.safe_load((ROOT / "ci/bootstrap.yaml").read_text())
+# The PyTorch that is built with, by its minor.
+TORCH_VERSIONS = {
+    wheel["version"].rpartition(".")[0]: wheel["version"] for wheel in BOOTSTRAP["wheels"] if wheel["name"] == "pytorch"
+}
 BUILD_ARCH = platform.machine()
 DEB_ARCH = {"x86_64": "amd64", "aarch64": "arm64"}
 SUBDIR = {"x86_64": "linux-64", "aarch64": "linux-aarch64"}

@@ -40,6 +40,9 @@ inline int8x16_t zip2_64(int8x16_t a, int8x16_t b) {
 
 // kChunk values of `rows` rows as [kChunk / step][rows][step].
 template <int64_t rows, int64_t step> void store_chunk(const int8x16_t (&row)[rows], int8_t* out) {
+    static_assert(rows == 1 || step == kChunk || (step == 8 && rows % 2 == 0) ||
+                      (step == 4 && (rows == 2 || rows % 4 == 0)),
+                  "these heights have no packing yet");
     constexpr int64_t size = rows * step;
     if constexpr (rows == 1 || step == kChunk) {
         for (int64_t i = 0; i < rows; ++i) {
