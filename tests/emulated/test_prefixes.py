@@ -149,8 +149,8 @@ def test_fork_before_the_first_call(installed: Installed, run_in: Run, torch: st
 
 
 BOTH_LIBRARIES = """
-import ctypes, glob, sys, sysconfig
-torch_libs = sysconfig.get_path("purelib") + "/torch.libs/"
+import ctypes, glob, importlib.util, sys
+torch_libs = importlib.util.find_spec("torch").submodule_search_locations[0] + ".libs/"
 import torch
 if "global" in sys.argv:
     # The worst case: each in everybody's scope, the wheel's first.
