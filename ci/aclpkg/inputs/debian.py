@@ -28,7 +28,6 @@ from ..base.processes import run
 
 LOCK = ROOT / "ci/debian.lock"
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
-APT_HELPER = "/usr/lib/apt/apt-helper"
 FRESH_SECONDS = 600
 # What apt may call the machine's release instead of by its name.
 SUITES = ("stable", "oldstable", "oldoldstable", "testing")
@@ -169,12 +168,13 @@ def _cached(file: DebianFile) -> Path | None:
 def _obtain(file: DebianFile) -> Path:
     """Returns the locked file, or, where no place has it and that is allowed, what stands in for it."""
     name = f"debian-not-locked/{file.package}"
+    only_locked = os.environ.get(ONLY_LOCKED) == "1"
     stand_in = None if _cached(file) else find_cached(name, file.sha256)
-    if os.environ.get(ONLY_LOCKED) == "1" or not stand_in:
+    if only_locked or not stand_in:
         try:
             return _obtain_locked(file)
         except NoPlaceError as error:
-            if os.environ.get(ONLY_LOCKED) == "1":
+            if only_locked:
                 raise
             now = _offered_instead(file, error)
             if now.sha256 == file.sha256:
@@ -209,9 +209,27 @@ def _fetch(file: DebianFile, target: Path) -> None:
     )
 
 
+@cache
+def _apt_helper() -> str:
+    """apt's own downloader, which lies beside its methods."""
+    if not shutil.which("apt-config"):
+        raise _no_apt()
+    methods = run(["apt-config", "shell", "methods", "Dir::Bin::methods/f"]).strip().partition("=")[2]
+    return str(Path(methods.strip("'")).parent / "apt-helper")
+
+
 def _download(address: str, path: Path, sha256: str | None = None) -> str:
     """Downloads with apt's own settings, proxies among them; returns why that failed, or nothing."""
-    words = [APT_HELPER, "-o", "APT::Sandbox::User=", "-o", "Acquire::Retries=2", "download-file", address, str(path)]
+    words = [
+        _apt_helper(),
+        "-o",
+        "APT::Sandbox::User=",
+        "-o",
+        "Acquire::Retries=2",
+        "download-file",
+        address,
+        str(path),
+    ]
     try:
         done = subprocess.run(
             [*words, *([f"SHA256:{sha256}"] if sha256 else [])], capture_output=True, text=True, check=False
