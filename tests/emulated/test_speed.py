@@ -151,7 +151,7 @@ def test_time_under_emulation_is_refused(installed: Installed, run_in: Run) -> N
 
 
 BAD_OPTIONS = {
-    "'8x768' is no shape, expected MxKxN": ["--shape", "8x768"],
+    "'8x768' is not a shape, expected MxKxN": ["--shape", "8x768"],
     "there is no directory missing": ["--json", "missing/report.json"],
     "--shape does not go with --preset memory": ["--preset", "memory", "--shape", "8x768x768"],
     "invalid choice: 'fp8'": ["--kind", "fp8"],
