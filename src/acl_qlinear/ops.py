@@ -127,7 +127,7 @@ def linear_int8(
     packed: Tensor,
     output_scale: float = 1.0,
     output_zero_point: int = 0,
-    output_dtype: torch.dtype = torch.float32,
+    output_dtype: torch.dtype | None = torch.float32,
     activation: str = "none",
     negative_slope: float = 0.01,
     out: Tensor | None = None,
@@ -143,7 +143,8 @@ def linear_int8(
         packed: From `prepack` or `prepack_int8`.
         output_scale: Of an int8 or uint8 output.
         output_zero_point: Of an int8 or uint8 output.
-        output_dtype: int8, uint8, float32 or bfloat16; not used with `out`.
+        output_dtype: int8, uint8, float32 or bfloat16; None for a float x's own, float32 for an integer x.
+            Not used with `out`.
         activation: As in `linear`.
         negative_slope: As in `linear`.
         out: Where to write, instead of a new tensor: [..., N] of any of these dtypes. It may overlap x.
@@ -271,10 +272,10 @@ def _(
 @torch.library.register_fake("acl_qlinear::linear_int8")
 def _(
     x: Tensor, x_scale: float, x_zero_point: int, packed: Tensor, output_scale: float = 1.0,
-    output_zero_point: int = 0, output_dtype: torch.dtype = torch.float32, activation: str = "none",
+    output_zero_point: int = 0, output_dtype: torch.dtype | None = torch.float32, activation: str = "none",
     negative_slope: float = 0.01,
 ) -> Tensor:  # fmt: skip
-    return _like(x, packed, output_dtype)
+    return _like(x, packed, output_dtype or (x.dtype if x.is_floating_point() else torch.float32))
 
 
 @torch.library.register_fake("acl_qlinear::linear_int8_out")
@@ -291,3 +292,8 @@ def _(
     activation: str = "none", negative_slope: float = 0.01,
 ) -> Tensor:  # fmt: skip
     return _like(x, packed, output_dtype or x.dtype)
+
+
+@torch.library.register_fake("acl_qlinear::no_gradient")
+def _(gradient: Tensor, in_features: int, layer: str) -> Tensor:
+    return gradient.new_empty((*gradient.shape[:-1], in_features))

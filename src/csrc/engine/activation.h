@@ -65,6 +65,9 @@ inline float32x4_t erf(float32x4_t x) {
     return vbslq_f32(vdupq_n_u32(0x80000000), x, value);
 }
 
+// For a gate, which is 0 below this in fp32: -inf would make NaN of it, and exp() is clamped.
+constexpr float kClosed = -104.0f;
+
 // x (1 + f) / 2
 inline float32x4_t gate(float32x4_t x, float32x4_t f) {
     const float32x4_t half = vmulq_f32(x, splat(0.5f));
@@ -76,6 +79,10 @@ inline float32x4_t gate(float32x4_t x, float32x4_t f) {
 // Formulas as in torch.nn.functional; gelu_tanh is gelu(approximate="tanh").
 template <Activation activation> inline float32x4_t activate(float32x4_t x, float32x4_t negative_slope) {
     using namespace detail;
+    if constexpr (activation == Activation::gelu || activation == Activation::gelu_tanh ||
+                  activation == Activation::silu) {
+        x = vmaxq_f32(x, splat(kClosed));
+    }
     if constexpr (activation == Activation::relu) {
         return vmaxq_f32(x, splat(0.0f));
     } else if constexpr (activation == Activation::leaky_relu) {

@@ -17,7 +17,7 @@ constexpr int kVectors = kEpilogueColumns / kVector;
 
 // Adding 1.5 * 2^23 to a value below 2^22 leaves its nearest integer, ties to
 // even, in the low bits of the fp32 pattern. In one fused multiply-add this
-// rounds the exact product; the saturating subtraction keeps larger values on
+// rounds the exact product of sum and multiplier; the saturating subtraction keeps larger values on
 // their side.
 constexpr float kRounder = 12582912.0f;
 

@@ -13,8 +13,9 @@ namespace acl_qlinear {
 //   v = activation((acc[m, n] + offset[n]) * multiplier[n] + bias[n])
 //   fp32, bf16:  out[m, n] = v
 //   s8, u8:      out[m, n] = saturate(round(v * inverse_scale) + zero_point)
-// with round to nearest, ties to even, and fused multiply-adds in fp32. s8 and u8 with neither
-// bias nor activation are rounded once, exactly.
+// with round to nearest, ties to even, and fused multiply-adds in fp32. acc[m, n] + offset[n] is
+// exact up to 2^24, and has the 24 bits of an fp32 beyond. s8 and u8 with neither bias nor
+// activation are rounded once more, and only then.
 // The vectors have one value per column. kEpilogueColumns of them are read at a time, so up to
 // kEpilogueColumns - 1 are read beyond the last column; those may be anything.
 struct Epilogue {

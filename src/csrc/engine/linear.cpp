@@ -86,6 +86,23 @@ void fill_multipliers(const LinearCall& call, const PackedWeight& w, int64_t col
     multiplier_of(call, unit, vmaxvq_f64(high));
 }
 
+// A bias up to this many steps of an 8-bit output is exact enough in fp32: within 2^-15 steps.
+constexpr double kFp32BiasSteps = 512;
+
+// Where a larger bias cancels the products, what fp32 rounds off of it would be seen. So its whole
+// multiples of `multiplier` become part of the offsets, as far as these cannot overflow, and the rest stays.
+void split_bias(const LinearCall& call, const PackedWeight& w, int64_t columns, int32_t* offset,
+                const float* multiplier, float* bias) {
+    // What products and offsets add up to at most; both operands have 8 bits, and a zero point.
+    const double most = INT32_MAX - 255.0 * (w.zero_points ? 255 : 128) * static_cast<double>(w.K);
+    for (int64_t n = 0; n < columns; ++n) {
+        const double value = w.bias[n] / unit_of(call), step = multiplier[n];
+        const double steps = std::clamp(std::nearbyint(value / step), -most, most);
+        offset[n] += static_cast<int32_t>(steps);
+        bias[n] = static_cast<float>(std::fma(-steps, step, value));
+    }
+}
+
 ColumnTerms column_terms(const LinearCall& call, const PackedWeight& w) {
     const int64_t columns = round_up(w.N, kEpilogueColumns);
     // A tile may begin between two multiples of kEpilogueColumns, and then reads further than these.
@@ -99,11 +116,23 @@ ColumnTerms column_terms(const LinearCall& call, const PackedWeight& w) {
         offset[n] = -zero_point * w.column_sums[n];
     }
     fill_multipliers(call, w, columns, multiplier);
-    const auto inverse_unit = static_cast<float>(1 / unit_of(call));
-    for (int64_t n = 0; w.bias_is_nonzero && n < columns; ++n) {
-        bias[n] = w.bias[n] * inverse_unit;
+    ColumnTerms terms{zero_point != 0 ? offset : nullptr, multiplier, w.bias_is_nonzero ? bias : nullptr};
+    if (w.bias_is_nonzero) {
+        const auto inverse_unit = static_cast<float>(1 / unit_of(call));
+        float32x4_t largest = vdupq_n_f32(0);
+        for (int64_t n = 0; n < columns; n += 4) {
+            const float32x4_t values = vmulq_n_f32(vld1q_f32(w.bias + n), inverse_unit);
+            vst1q_f32(bias + n, values);
+            largest = vmaxq_f32(largest, vabsq_f32(values));
+        }
+        if (is_8bit(call.y.type) &&
+            vmaxvq_f32(largest) * unit_of(call) > kFp32BiasSteps * call.y.quantization.scale) {
+            std::fill_n(offset, zero_point != 0 ? 0 : columns, 0);
+            split_bias(call, w, columns, offset, multiplier, bias);
+            terms.offset = offset;
+        }
     }
-    return {zero_point != 0 ? offset : nullptr, multiplier, w.bias_is_nonzero ? bias : nullptr};
+    return terms;
 }
 
 Epilogue epilogue_of(const LinearCall& call, const ColumnTerms& terms) {
@@ -205,7 +234,14 @@ void linear(const LinearCall& call, const PackedWeight& weight, const Parallel& 
     }
     const Task task{call, weight, epilogue_of(call, column_terms(call, weight)),
                     Tiling::choose({call.M, weight.N, weight.K}, weight.family->panel_columns(), parallel.num_threads)};
-    const auto run_tiles = [&task](int64_t begin, int64_t end) {
+    const uint32_t vectors = sve_bytes();
+    const auto run_tiles = [&task, vectors](int64_t begin, int64_t end) {
+        // Each thread has its own length, and panels are as wide as vectors.
+        if (sve_bytes() != vectors) {
+            throw std::invalid_argument("a thread has SVE vectors of " + std::to_string(sve_bytes()) +
+                                        " bytes, and the calling one of " + std::to_string(vectors) +
+                                        ": set the vector length before the first call");
+        }
         for (int64_t i = begin; i < end; ++i) {
             run_tile(task, task.tiling[i]);
         }

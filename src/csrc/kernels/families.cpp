@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include "kernels/families.h"
 
-#include <sys/prctl.h>
-
 #include <algorithm>
 #include <cstring>
 #include <stdexcept>
@@ -102,10 +100,17 @@ size_t KernelFamily::packed_bytes(int64_t N, int64_t K) const {
     return static_cast<size_t>(round_up(N, panel_columns()) * round_up(K, k_step));
 }
 
+FamilyRange all_families() {
+    return {std::begin(kFamilies), std::end(kFamilies)};
+}
+
 const KernelFamily* find_family(const char* name) {
-    const auto* const found = std::find_if(std::begin(kFamilies), std::end(kFamilies),
-                                           [&](const KernelFamily& f) { return !std::strcmp(name, f.name); });
-    return found == std::end(kFamilies) ? nullptr : found;
+    for (const KernelFamily& family : all_families()) {
+        if (!std::strcmp(name, family.name)) {
+            return &family;
+        }
+    }
+    return nullptr;
 }
 
 const KernelFamily& choose_family(int64_t N, int64_t K) {
@@ -126,9 +131,8 @@ const KernelFamily& choose_family(int64_t N, int64_t K) {
 }
 
 uint32_t sve_bytes() {
-    // Fails where there is no SVE.
-    static const int length = prctl(PR_SVE_GET_VL);
-    return length < 0 ? 0 : static_cast<uint32_t>(length & PR_SVE_VL_LEN_MASK);
+    static const bool has_sve = acl::cpu_has(IsaFeature::sve);
+    return has_sve ? sve_vector_bytes() : 0;
 }
 
 void pack_weights(const KernelFamily& family, int64_t N, int64_t K, const int8_t* values, int8_t* packed) {

@@ -32,6 +32,15 @@ struct KernelFamily {
     size_t packed_bytes(int64_t N, int64_t K) const;
 };
 
+struct FamilyRange {
+    const KernelFamily *first, *last;
+    const KernelFamily* begin() const { return first; }
+    const KernelFamily* end() const { return last; }
+};
+
+// The table of all families, whether this CPU can run them or not.
+FamilyRange all_families();
+
 // The family whose tallest kernel ACL takes for the fastest on this CPU.
 // Throws std::runtime_error when ACL has none.
 const KernelFamily& choose_family(int64_t N, int64_t K);
@@ -39,7 +48,8 @@ const KernelFamily& choose_family(int64_t N, int64_t K);
 // The family called `name`, or nullptr.
 const KernelFamily* find_family(const char* name);
 
-// The bytes of an SVE vector, which some panels depend on; 0 without SVE.
+// The bytes of this thread's SVE vectors, which some panels depend on; 0 without SVE. prctl() can
+// change them at any time.
 uint32_t sve_bytes();
 
 // Weights, given as [N, K] row-major, into family.packed_bytes(N, K) bytes that are 0: one panel

@@ -51,6 +51,9 @@ constexpr int64_t kMaxTileRows = 8;
 // What a CPU must have beyond Armv8.2-A.
 enum class IsaFeature { none, dot_product, i8mm, sve, sve_i8mm };
 
+// The bytes of an SVE vector, on CPUs that have them.
+uint32_t sve_vector_bytes();
+
 MicroKernel neon_mull_4x4;
 MicroKernel neon_dot_1x12, neon_dot_2x12, neon_dot_4x12;
 MicroKernel neon_mmla_2x12, neon_mmla_4x12;

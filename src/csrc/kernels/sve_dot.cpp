@@ -9,6 +9,10 @@
 
 namespace acl_qlinear {
 
+uint32_t sve_vector_bytes() {
+    return static_cast<uint32_t>(svcntb());
+}
+
 // svdot_lane_s32 multiplies 4 values of a row of A, the lane, with those of each column of B.
 void sve_dot_4x3vl(const int8_t* A, const int8_t* B, int32_t* C, int /*tiles*/, int panels, int K) {
     const svbool_t all = svptrue_b8();

@@ -6,6 +6,12 @@
 #include <cstdio>
 #include <cstdlib>
 
+#include "tests/support.h"
+
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/common_interface_defs.h>
+#endif
+
 namespace {
 
 // What ctest takes for "skipped".
@@ -26,6 +32,9 @@ int main(int argc, char** argv) {
         std::printf("skipped: this CPU has no SVE vectors of %d bits\n", bits);
         return kSkipped;
     }
+#ifdef __SANITIZE_ADDRESS__
+    __sanitizer_set_death_callback([] { std::fprintf(stderr, "%s\n", acl_qlinear::testing::current_case().c_str()); });
+#endif
     testing::InitGoogleTest(&argc, argv);
     return RUN_ALL_TESTS();
 }

@@ -14,11 +14,11 @@
 #include <cstring>
 #include <limits>
 #include <random>
+#include <string>
 #include <type_traits>
 #include <vector>
 
 #include "engine/types.h"
-#include "kernels/acl_kernels.h"
 #include "kernels/families.h"
 
 namespace acl_qlinear::testing {
@@ -63,6 +63,12 @@ private:
     T* data_;
 };
 
+// What is being tried; printed where a sanitizer ends the process.
+inline std::string& current_case() {
+    static std::string description;
+    return description;
+}
+
 // The same numbers wherever it runs: the standard's distributions are the library's own.
 class Random {
 public:
@@ -98,10 +104,9 @@ private:
 // Every family that this CPU can run.
 inline std::vector<const KernelFamily*> families_here() {
     std::vector<const KernelFamily*> found;
-    for (const char* const name : {acl::kSveMmla8x3VL.name, acl::kSveDot8x3VL.name, acl::kNeonMmla8x12.name,
-                                   acl::kNeonDot8x12.name, acl::kNeon4x4}) {
-        if (find_family(name)->runs_here()) {
-            found.push_back(find_family(name));
+    for (const KernelFamily& family : all_families()) {
+        if (family.runs_here()) {
+            found.push_back(&family);
         }
     }
     return found;

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <limits>
 
 #include "engine/activation.h"
 
@@ -61,15 +62,27 @@ TEST(Activation, PiecewiseLinearOnesAreExact) {
 }
 
 TEST(Activation, FarFromZero) {
-    for (const float x : {100.0f, 1e6f}) {
+    for (const float x : {100.0f, 1e6f, 3e38f, std::numeric_limits<float>::max(), INFINITY}) {
         EXPECT_EQ(value<Activation::tanh>(x), 1);
         EXPECT_EQ(value<Activation::tanh>(-x), -1);
         EXPECT_EQ(value<Activation::gelu>(x), x);
         EXPECT_EQ(value<Activation::gelu>(-x), 0);
         EXPECT_EQ(value<Activation::gelu_tanh>(x), x);
+        EXPECT_EQ(value<Activation::gelu_tanh>(-x), 0);
         EXPECT_EQ(value<Activation::silu>(x), x);
         EXPECT_NEAR(value<Activation::silu>(-x), 0, 1e-30);
+        EXPECT_EQ(value<Activation::leaky_relu>(-x), -x / 4);
+        EXPECT_EQ(value<Activation::relu>(-x), 0);
     }
+}
+
+TEST(Activation, NanStaysNan) {
+    EXPECT_TRUE(std::isnan(value<Activation::relu>(NAN)));
+    EXPECT_TRUE(std::isnan(value<Activation::leaky_relu>(NAN)));
+    EXPECT_TRUE(std::isnan(value<Activation::tanh>(NAN)));
+    EXPECT_TRUE(std::isnan(value<Activation::gelu>(NAN)));
+    EXPECT_TRUE(std::isnan(value<Activation::gelu_tanh>(NAN)));
+    EXPECT_TRUE(std::isnan(value<Activation::silu>(NAN)));
 }
 
 } // namespace

@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "engine/gemm.h"
+#include "kernels/acl_kernels.h"
 #include "kernels/integers.h"
 #include "tests/support.h"
 

@@ -2,7 +2,12 @@
 // Whole layers, in every family of kernels, against sums one by one and the epilogue's arithmetic.
 #include <gtest/gtest.h>
 
+#include <sys/prctl.h>
+
+#include <algorithm>
 #include <memory>
+#include <numeric>
+#include <sstream>
 #include <stdexcept>
 #include <thread>
 
@@ -170,21 +175,29 @@ void check_call(const Layer& layer, int64_t threads, Random& random) {
                           {x_type, x.data(), random_quantization(x_type, 0.02, random)},
                           {y_type, y.data(), random_quantization(y_type, y_scale, random)},
                           post};
+    std::ostringstream description;
+    description << layer.family->name << ", M=" << layer.M << " N=" << layer.N << " K=" << layer.K << ", threads "
+                << threads << ", types " << static_cast<int>(x_type) << " and " << static_cast<int>(y_type)
+                << ", scales " << layer.scales.size() << ", bias " << !layer.bias.empty() << ", zero points "
+                << !layer.zero_points.empty();
+    testing::current_case() = description.str();
     std::thread caller([&] { linear(call, layer.packed, {threads, on_new_threads}); });
     caller.join();
-    EXPECT_EQ(wrong_outputs(layer, call), 0)
-        << layer.family->name << ", M=" << layer.M << " N=" << layer.N << " K=" << layer.K << ", threads " << threads
-        << ", types " << static_cast<int>(x_type) << " and " << static_cast<int>(y_type) << ", scales "
-        << layer.scales.size() << ", bias " << !layer.bias.empty() << ", zero points " << !layer.zero_points.empty();
+    EXPECT_EQ(wrong_outputs(layer, call), 0) << description.str();
 }
 
+// The smallest first: what fails first is about the smallest that can, which stands for shrinking.
 TEST(Linear, RandomLayersAndCalls) {
     Random random(12);
     for (const KernelFamily* const family : families_here()) {
-        for (int i = 0; i < 120; ++i) {
-            const int64_t N = random.integer(1, i % 4 ? 80 : 300), K = random.integer(1, i % 4 ? 60 : 300);
-            const Layer layer(random.integer(1, 20), N, K, *family, random);
+        for (int i = 0; i < 250; ++i) {
+            const int64_t most = i % 10 ? 2 + i / 3 : 1 + i;
+            const Layer layer(random.integer(1, 1 + i / 12), random.integer(1, most), random.integer(1, most), *family,
+                              random);
             check_call(layer, random.one_of<int64_t>({1, 1, 2, 3, 4, 8}), random);
+            if (HasFailure()) {
+                return;
+            }
         }
     }
 }
@@ -217,6 +230,106 @@ TEST(Linear, NoRows) {
     Random random(15);
     const Layer layer(1, 5, 7, *families_here().back(), random);
     linear({0, {DType::s8, nullptr, {1, 0}}, {DType::f32, nullptr, {}}, {}}, layer.packed, {4, on_new_threads});
+}
+
+// 8-bit results near 0 that are what is left of products and a bias of 10^3 to 10^8 steps each.
+TEST(Linear, LargeBiasesThatCancel) {
+    Random random(16);
+    int64_t off = 0, all = 0;
+    for (const double step : {0.001, 0.03, 0.7, 9.0}) {
+        for (const Activation activation : {Activation::none, Activation::relu, Activation::tanh}) {
+            for (const int64_t K : {50, 3000}) {
+                constexpr int64_t M = 40, N = 60;
+                std::vector<int8_t> w(static_cast<size_t>(N * K));
+                std::vector<uint8_t> base(static_cast<size_t>(K)), x;
+                for (int8_t& value : w) {
+                    value = static_cast<int8_t>(random.integer(1, 127));
+                }
+                for (uint8_t& value : base) {
+                    value = static_cast<uint8_t>(random.integer(0, 255));
+                }
+                const double x_scale = 0.02, w_scale = 0.01;
+                const double y_scale = activation == Activation::tanh ? 1.0 / 128 : x_scale * w_scale / step;
+                // tanh is not to saturate everywhere.
+                const double w_used = activation == Activation::tanh ? step * y_scale / x_scale : w_scale;
+                std::vector<float> bias;
+                for (int64_t n = 0; n < N; ++n) {
+                    const int64_t sum = std::inner_product(base.begin(), base.end(), w.begin() + n * K, int64_t{0});
+                    bias.push_back(static_cast<float>(-static_cast<double>(sum) * x_scale * w_used));
+                }
+                for (int64_t m = 0; m < M; ++m) {
+                    x.insert(x.end(), base.begin(), base.end());
+                    uint8_t& one = x[static_cast<size_t>(m * K + random.integer(0, K - 1))];
+                    one = static_cast<uint8_t>(std::clamp<int64_t>(one + random.integer(-2, 2), 0, 255));
+                }
+                const WeightSource source{w.data(), N, K, &w_used, 1, bias.data(), nullptr};
+                const PackPlan plan = plan_packing(source);
+                Guarded<char> bytes(plan.size, 64);
+                pack(source, plan, bytes.data());
+                std::vector<int8_t> y(static_cast<size_t>(M * N));
+                linear({M, {DType::u8, x.data(), {x_scale, 0}}, {DType::s8, y.data(), {y_scale, 3}}, {activation, 0}},
+                       checked_view(bytes.data(), plan.size), {1, nullptr});
+                const double unit = activation == Activation::tanh ? 1 : y_scale;
+                const double multiplier = static_cast<float>(x_scale * w_used / unit);
+                for (int64_t i = 0; i < M * N; ++i) {
+                    const auto *const row = x.data() + i / N * K, *const end = row + K;
+                    const int64_t sum = std::inner_product(row, end, w.begin() + i % N * K, int64_t{0});
+                    double v = std::fma(static_cast<double>(sum), multiplier, bias[static_cast<size_t>(i % N)] / unit);
+                    v = activation == Activation::relu ? std::max(v, 0.0) : v;
+                    v = activation == Activation::tanh ? std::tanh(v) / y_scale : v;
+                    const int difference = y[static_cast<size_t>(i)] - testing::saturated<int8_t>(testing::rounded(v) + 3);
+                    ASSERT_LE(std::abs(difference), 1) << "step " << step << ", K=" << K << ", output " << i;
+                    off += difference != 0;
+                    ++all;
+                }
+            }
+        }
+    }
+    EXPECT_LE(static_cast<double>(off), 1e-4 * static_cast<double>(all)) << off << " of " << all;
+}
+
+// In the calling thread and in another one that works for it.
+TEST(Linear, AnotherSveVectorLengthIsRefused) {
+    if (sve_bytes() <= 16) {
+        GTEST_SKIP() << "SVE vectors cannot be made shorter than 128 bits";
+    }
+    Random random(17);
+    const KernelFamily& family = *families_here().front();
+    const Layer layer(70, 50, 30, family, random);
+    std::vector<int8_t> x(70 * 30), y(70 * 50);
+    const LinearCall call{70, {DType::s8, x.data(), {1, 0}}, {DType::s8, y.data(), {1, 0}}, {}};
+    std::string in_caller, in_worker;
+    const auto message = [](const auto& body) -> std::string {
+        try {
+            body();
+        } catch (const std::invalid_argument& error) {
+            return error.what();
+        }
+        return "nothing";
+    };
+    std::thread([&] {
+        prctl(PR_SVE_SET_VL, 16);
+        in_caller = message([&] { checked_view(layer.bytes->data(), layer.bytes->size()); });
+    }).join();
+    linear(call, layer.packed, {2, [](int64_t count, RangeFunction f) { f(0, count); }});
+    const auto shorter = [](int64_t count, RangeFunction f) {
+        std::exception_ptr error;
+        std::thread([&] {
+            prctl(PR_SVE_SET_VL, 16);
+            try {
+                f(0, count);
+            } catch (...) {
+                error = std::current_exception();
+            }
+        }).join();
+        std::rethrow_exception(error);
+    };
+    in_worker = message([&] { linear(call, layer.packed, {2, shorter}); });
+    const std::string here = std::to_string(sve_bytes()) + " bytes";
+    EXPECT_EQ(in_caller, "it was packed for SVE vectors of " + here +
+                             ", this CPU has 16: pack the weight again on this CPU");
+    EXPECT_EQ(in_worker, "a thread has SVE vectors of 16 bytes, and the calling one of " +
+                             std::to_string(sve_bytes()) + ": set the vector length before the first call");
 }
 
 std::string error_of(const LinearCall& call, const PackedWeight& weight) {

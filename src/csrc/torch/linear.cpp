@@ -3,12 +3,16 @@
 #include "engine/linear.h"
 
 #include <ATen/ATen.h>
+#include <ATen/MemoryOverlap.h>
 #include <ATen/native/quantized/cpu/QuantUtils.h>
 #include <ATen/quantized/QTensorImpl.h>
 #include <ATen/quantized/Quantizer.h>
 
 #include <atomic>
 #include <cmath>
+#include <functional>
+#include <limits>
+#include <utility>
 
 #include "engine/quantize.h"
 #include "torch/checks.h"
@@ -61,10 +65,11 @@ DType dtype_of(const char* op, const char* name, at::ScalarType type) {
     }
 }
 
-// name: "x" or "output".
+// name: "x" or "output". Both the scale and its reciprocal are used as fp32.
 Quantization checked_quantization(const char* op, const char* name, const QuantizationArguments& given, DType type) {
-    TORCH_CHECK_VALUE(std::isfinite(given.scale) && given.scale > 0, op, name, "_scale is ", given.scale,
-                      ", expected a finite number above 0");
+    constexpr double lowest_scale = std::numeric_limits<float>::min();
+    TORCH_CHECK_VALUE(given.scale >= lowest_scale && given.scale <= 1 / lowest_scale, op, name, "_scale is ",
+                      given.scale, ", expected a number from ", lowest_scale, " to ", 1 / lowest_scale);
     const int64_t lowest = type == DType::u8 ? 0 : -128;
     TORCH_CHECK_VALUE(given.zero_point >= lowest && given.zero_point <= lowest + 255, op, name, "_zero_point is ",
                       given.zero_point, ", expected ", lowest, " to ", lowest + 255, " for ",
@@ -72,8 +77,13 @@ Quantization checked_quantization(const char* op, const char* name, const Quanti
     return {given.scale, static_cast<int32_t>(given.zero_point)};
 }
 
+void check_not_quantized(const char* op, const char* name, const at::Tensor& t) {
+    TORCH_CHECK_TYPE(!t.is_quantized(), op, name, " is ", describe(t),
+                     ", expected a plain tensor: acl_qlinear.linear takes quantized ones, with their scales");
+}
+
 void check_columns(const char* op, const at::Tensor& x, const PackedWeight& weight) {
-    TORCH_CHECK_TYPE(x.device().is_cpu(), op, "x is ", describe(x), ", expected a CPU tensor");
+    TORCH_CHECK_TYPE(is_plain_cpu(x), op, "x is ", describe(x), ", expected a dense CPU tensor");
     TORCH_CHECK_VALUE(x.dim() >= 1 && x.size(-1) == weight.K, op, "x has shape ", x.sizes(), ", expected [..., ",
                       weight.K, "], the packed weight's in_features");
 }
@@ -111,6 +121,7 @@ void run(const Call& call, const at::Tensor& y, DType y_type, const Quantization
 // A plain x with its quantization.
 Call plain_call(const char* op, const at::Tensor& x, const QuantizationArguments& input, const at::Tensor& packed,
                 const ActivationArguments& activation) {
+    check_not_quantized(op, "x", x);
     const DType x_type = dtype_of(op, "x", x.scalar_type());
     const PostOp post = checked_activation(op, activation);
     const PackedWeight weight = checked_weight(op, packed);
@@ -120,7 +131,27 @@ Call plain_call(const char* op, const at::Tensor& x, const QuantizationArguments
 
 void run_plain(const Call& call, const at::Tensor& y, const QuantizationArguments& output) {
     const DType y_type = dtype_of(call.op, "output_dtype", y.scalar_type());
-    run(call, y, y_type, checked_quantization(call.op, "output", output, y_type));
+    run(call, y, y_type, is_8bit(y_type) ? checked_quantization(call.op, "output", output, y_type) : Quantization{});
+}
+
+// The addresses that a tensor's elements lie between.
+std::pair<const char*, const char*> extent(const at::Tensor& t) {
+    const auto* const begin = static_cast<const char*>(t.const_data_ptr());
+    if (t.numel() == 0) {
+        return {begin, begin};
+    }
+    int64_t last = 0;
+    for (int64_t i = 0; i < t.dim(); ++i) {
+        last += (t.size(i) - 1) * t.stride(i);
+    }
+    return {begin, begin + static_cast<size_t>(last + 1) * t.element_size()};
+}
+
+// Asks addresses, since two storages may share memory: torch.from_numpy() of one array, twice.
+bool share_memory(const at::Tensor& a, const at::Tensor& b) {
+    const auto [a_begin, a_end] = extent(a);
+    const auto [b_begin, b_end] = extent(b);
+    return std::less<>()(a_begin, b_end) && std::less<>()(b_begin, a_end);
 }
 
 } // namespace
@@ -129,7 +160,7 @@ at::Tensor linear(const at::Tensor& x, const at::Tensor& packed, double output_s
                   std::optional<at::ScalarType> output_dtype, c10::string_view activation, double negative_slope) {
     constexpr const char* op = "acl_qlinear::linear: ";
     const bool is_signed = x.scalar_type() == at::kQInt8;
-    TORCH_CHECK_TYPE((is_signed || x.scalar_type() == at::kQUInt8) && x.device().is_cpu(), op, "x is ", describe(x),
+    TORCH_CHECK_TYPE((is_signed || x.scalar_type() == at::kQUInt8) && is_plain_cpu(x), op, "x is ", describe(x),
                      ", expected a quint8 or qint8 CPU tensor");
     // Asked directly: each of x.qscheme(), q_scale() and q_zero_point() goes through the dispatcher.
     const auto* const quantizer =
@@ -142,8 +173,9 @@ at::Tensor linear(const at::Tensor& x, const at::Tensor& packed, double output_s
     TORCH_CHECK_TYPE(type == x.scalar_type() || type == at::kFloat || type == at::kBFloat16, op, "output_dtype is ",
                      type, ", expected ", x.scalar_type(), ", as x, float32 or bfloat16");
     const DType y_type = dtype_of(op, "output_dtype", type);
-    const Quantization input{quantizer->scale(), static_cast<int32_t>(quantizer->zero_point())};
-    const Call call{op, x.contiguous(), is_signed ? DType::s8 : DType::u8, input, weight, post};
+    const DType x_type = is_signed ? DType::s8 : DType::u8;
+    const Quantization input = checked_quantization(op, "x", {quantizer->scale(), quantizer->zero_point()}, x_type);
+    const Call call{op, x.contiguous(), x_type, input, weight, post};
     if (!is_8bit(y_type)) {
         at::Tensor y = at::empty(call.output_sizes(), at::dtype(type));
         run(call, y, y_type, {});
@@ -157,12 +189,15 @@ at::Tensor linear(const at::Tensor& x, const at::Tensor& packed, double output_s
 }
 
 at::Tensor linear_int8(const at::Tensor& x, double x_scale, int64_t x_zero_point, const at::Tensor& packed,
-                       double output_scale, int64_t output_zero_point, at::ScalarType output_dtype,
+                       double output_scale, int64_t output_zero_point, std::optional<at::ScalarType> output_dtype,
                        c10::string_view activation, double negative_slope) {
     constexpr const char* op = "acl_qlinear::linear_int8: ";
-    dtype_of(op, "output_dtype", output_dtype);
     const Call call = plain_call(op, x, {x_scale, x_zero_point}, packed, {activation, negative_slope});
-    at::Tensor y = at::empty(call.output_sizes(), at::dtype(output_dtype));
+    const auto type = output_dtype.value_or(is_8bit(call.x_type) ? at::kFloat : x.scalar_type());
+    TORCH_CHECK_TYPE(!at::isQIntType(type), op, "output_dtype is ", type,
+                     ", expected int8, uint8, float32 or bfloat16");
+    dtype_of(op, "output_dtype", type);
+    at::Tensor y = at::empty(call.output_sizes(), at::dtype(type));
     run_plain(call, y, {output_scale, output_zero_point});
     return y;
 }
@@ -171,15 +206,21 @@ void linear_int8_out(const at::Tensor& x, double x_scale, int64_t x_zero_point, 
                      double output_scale, int64_t output_zero_point, c10::string_view activation, double negative_slope,
                      const at::Tensor& out) {
     constexpr const char* op = "acl_qlinear::linear_int8: ";
-    // In place, or nearly: rows that are written may still have to be read.
-    const at::Tensor source = x.is_alias_of(out) ? x.clone(at::MemoryFormat::Contiguous) : x;
-    const Call call = plain_call(op, source, {x_scale, x_zero_point}, packed, {activation, negative_slope});
+    const Call call = plain_call(op, x, {x_scale, x_zero_point}, packed, {activation, negative_slope});
     const Sizes sizes = call.output_sizes();
-    TORCH_CHECK_VALUE(out.sizes() == at::IntArrayRef(sizes) && out.device().is_cpu(), op, "out is ", describe(out),
+    check_not_quantized(op, "out", out);
+    TORCH_CHECK_VALUE(is_plain_cpu(out) && out.sizes() == at::IntArrayRef(sizes), op, "out is ", describe(out),
                       ", expected shape ", at::IntArrayRef(sizes), " on cpu");
-    const at::Tensor y = out.is_contiguous() ? out : at::empty_like(out, at::MemoryFormat::Contiguous);
+    TORCH_CHECK_VALUE(!share_memory(out, packed), op, "out shares memory with packed, expected memory of its own");
+    at::assert_no_internal_overlap(out);
+    // In place, or nearly: rows that are written may still have to be read.
+    const bool is_direct = out.is_contiguous() && !share_memory(out, call.x);
+    const at::Tensor y = is_direct ? out : at::empty_like(out, at::MemoryFormat::Contiguous);
+    if (is_direct) {
+        out.unsafeGetTensorImpl()->bump_version();
+    }
     run_plain(call, y, {output_scale, output_zero_point});
-    if (!y.is_same(out)) {
+    if (!is_direct) {
         out.copy_(y);
     }
 }
@@ -188,8 +229,8 @@ at::Tensor linear_dynamic(const at::Tensor& x, const at::Tensor& packed, bool re
                           std::optional<at::ScalarType> output_dtype, c10::string_view activation,
                           double negative_slope) {
     constexpr const char* op = "acl_qlinear::linear_dynamic: ";
-    TORCH_CHECK_TYPE(x.scalar_type() == at::kFloat || x.scalar_type() == at::kBFloat16, op, "x is ", describe(x),
-                     ", expected a float32 or bfloat16 CPU tensor");
+    TORCH_CHECK_TYPE((x.scalar_type() == at::kFloat || x.scalar_type() == at::kBFloat16) && is_plain_cpu(x), op,
+                     "x is ", describe(x), ", expected a float32 or bfloat16 CPU tensor");
     const auto type = output_dtype.value_or(x.scalar_type());
     TORCH_CHECK_TYPE(type == at::kFloat || type == at::kBFloat16, op, "output_dtype is ", type,
                      ", expected float32 or bfloat16");

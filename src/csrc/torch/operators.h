@@ -3,6 +3,7 @@
 #pragma once
 
 #include <ATen/ATen.h>
+#include <torch/library.h>
 
 #include <optional>
 #include <string>
@@ -23,7 +24,7 @@ at::Tensor linear(const at::Tensor& x, const at::Tensor& packed, double output_s
                   std::optional<at::ScalarType> output_dtype, c10::string_view activation, double negative_slope);
 
 at::Tensor linear_int8(const at::Tensor& x, double x_scale, int64_t x_zero_point, const at::Tensor& packed,
-                       double output_scale, int64_t output_zero_point, at::ScalarType output_dtype,
+                       double output_scale, int64_t output_zero_point, std::optional<at::ScalarType> output_dtype,
                        c10::string_view activation, double negative_slope);
 
 void linear_int8_out(const at::Tensor& x, double x_scale, int64_t x_zero_point, const at::Tensor& packed,
@@ -33,6 +34,12 @@ void linear_int8_out(const at::Tensor& x, double x_scale, int64_t x_zero_point, 
 at::Tensor linear_dynamic(const at::Tensor& x, const at::Tensor& packed, bool reduce_range,
                           std::optional<at::ScalarType> output_dtype, c10::string_view activation,
                           double negative_slope);
+
+// What a gradient is asked of: raises, and says of which layer.
+at::Tensor no_gradient(const at::Tensor& gradient, int64_t in_features, c10::string_view layer);
+
+// The operators' kernels for tensors that may require a gradient.
+void implement_autograd(torch::Library& m);
 
 void forbid_fallback(bool forbidden);
 

@@ -2,6 +2,7 @@
 // Weights: packing, unpacking, and what a packed one says of itself.
 #include <ATen/ATen.h>
 
+#include <algorithm>
 #include <cstring>
 
 #include "engine/packed_weight.h"
@@ -10,6 +11,17 @@
 
 namespace acl_qlinear::operators {
 namespace {
+
+// As int32, which would hold other values for some integers.
+at::Tensor checked_zero_points(const char* op, const at::Tensor& zero_point) {
+    const at::Tensor all = zero_point.to(at::kLong).reshape({-1}).contiguous();
+    for (int64_t i = 0; i < all.numel(); ++i) {
+        const int64_t value = all.const_data_ptr<int64_t>()[i];
+        TORCH_CHECK_VALUE(value >= -128 && value <= 127, op, "weight zero point ", i, " is ", value,
+                          ", expected -128 to 127");
+    }
+    return all.to(at::kInt);
+}
 
 at::Tensor prepack_values(const char* op, const at::Tensor& weight, const at::Tensor& scale,
                           const std::optional<at::Tensor>& zero_point, const std::optional<at::Tensor>& bias) {
@@ -21,19 +33,22 @@ at::Tensor prepack_values(const char* op, const at::Tensor& weight, const at::Te
                           ", expected [1] or [", N, "], one value per output feature");
     };
     check_size("scale", scale);
+    int64_t count = scale.numel();
     at::Tensor bias_values, zero_points;
     if (zero_point.has_value() && zero_point->defined()) {
         check_size("zero_point", *zero_point);
-        zero_points = zero_point->to(at::kInt).expand({scale.numel()}).contiguous();
+        count = std::max(count, zero_point->numel());
+        zero_points = checked_zero_points(op, *zero_point).expand({count}).contiguous();
     }
     if (bias.has_value() && bias->defined()) {
-        TORCH_CHECK_TYPE(bias->scalar_type() == at::kFloat && bias->device().is_cpu(), op, "bias is ", describe(*bias),
+        TORCH_CHECK_TYPE(bias->scalar_type() == at::kFloat && is_plain_cpu(*bias), op, "bias is ", describe(*bias),
                          ", expected a float32 CPU tensor");
         TORCH_CHECK_VALUE(bias->dim() == 1 && bias->size(0) == N, op, "bias has shape ", bias->sizes(), ", expected [",
                           N, "], one value per output feature");
         bias_values = bias->contiguous();
     }
-    const at::Tensor values = weight.contiguous(), scales = scale.to(at::kDouble).contiguous();
+    const at::Tensor values = weight.contiguous();
+    const at::Tensor scales = scale.to(at::kDouble).reshape({-1}).expand({count}).contiguous();
 
     WeightSource source{};
     source.values = static_cast<const int8_t*>(values.const_data_ptr());
@@ -58,7 +73,7 @@ at::Tensor prepack_values(const char* op, const at::Tensor& weight, const at::Te
 
 at::Tensor prepack(const at::Tensor& weight, const std::optional<at::Tensor>& bias) {
     constexpr const char* op = "acl_qlinear::prepack: ";
-    TORCH_CHECK_TYPE(weight.scalar_type() == at::kQInt8 && weight.device().is_cpu(), op, "weight is ", describe(weight),
+    TORCH_CHECK_TYPE(weight.scalar_type() == at::kQInt8 && is_plain_cpu(weight), op, "weight is ", describe(weight),
                      ", expected a qint8 CPU tensor");
     if (weight.qscheme() == at::kPerTensorAffine) {
         return prepack_values(op, weight, at::scalar_tensor(weight.q_scale(), at::kDouble),
@@ -74,17 +89,19 @@ at::Tensor prepack(const at::Tensor& weight, const std::optional<at::Tensor>& bi
 at::Tensor prepack_int8(const at::Tensor& weight, const at::Tensor& scale, const std::optional<at::Tensor>& zero_point,
                         const std::optional<at::Tensor>& bias) {
     constexpr const char* op = "acl_qlinear::prepack_int8: ";
-    TORCH_CHECK_TYPE(weight.scalar_type() == at::kChar && weight.device().is_cpu(), op, "weight is ", describe(weight),
+    TORCH_CHECK_TYPE(weight.scalar_type() == at::kChar && is_plain_cpu(weight), op, "weight is ", describe(weight),
                      ", expected an int8 CPU tensor");
-    TORCH_CHECK_TYPE(scale.is_floating_point() && scale.device().is_cpu(), op, "scale is ", describe(scale),
+    TORCH_CHECK_TYPE(scale.is_floating_point() && is_plain_cpu(scale), op, "scale is ", describe(scale),
                      ", expected a floating-point CPU tensor");
-    TORCH_CHECK_TYPE(!zero_point.has_value() || at::isIntegralType(zero_point->scalar_type(), false), op,
-                     "zero_point is ", describe(zero_point.value_or(scale)), ", expected an integer tensor");
+    if (zero_point.has_value()) {
+        TORCH_CHECK_TYPE(at::isIntegralType(zero_point->scalar_type(), false) && is_plain_cpu(*zero_point), op,
+                         "zero_point is ", describe(*zero_point), ", expected a CPU tensor of integers");
+    }
     return prepack_values(op, weight, scale, zero_point, bias);
 }
 
 PackedWeight checked_weight(const char* op, const at::Tensor& packed) {
-    TORCH_CHECK_TYPE(packed.scalar_type() == at::kByte && packed.device().is_cpu() && packed.is_contiguous(), op,
+    TORCH_CHECK_TYPE(packed.scalar_type() == at::kByte && is_plain_cpu(packed) && packed.is_contiguous(), op,
                      "packed is ", describe(packed), ", expected the tensor that acl_qlinear::prepack returned");
     const PackedWeight weight = value_errors(
         op, "packed is not usable: ", [&] { return checked_view(packed.const_data_ptr(), packed.nbytes()); });

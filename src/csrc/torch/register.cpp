@@ -22,12 +22,13 @@ TORCH_LIBRARY(acl_qlinear, m) {
     m.def("linear(Tensor x, Tensor packed, float output_scale, int output_zero_point, ScalarType? output_dtype=None, "
           "str activation=\"none\", float negative_slope=0.01) -> Tensor");
     m.def("linear_int8(Tensor x, float x_scale, int x_zero_point, Tensor packed, float output_scale=1.0, "
-          "int output_zero_point=0, ScalarType output_dtype=float, str activation=\"none\", "
+          "int output_zero_point=0, ScalarType? output_dtype=float, str activation=\"none\", "
           "float negative_slope=0.01) -> Tensor");
     m.def("linear_int8_out(Tensor x, float x_scale, int x_zero_point, Tensor packed, float output_scale, "
           "int output_zero_point, str activation, float negative_slope, Tensor(a!) out) -> ()");
     m.def("linear_dynamic(Tensor x, Tensor packed, bool reduce_range=False, ScalarType? output_dtype=None, "
           "str activation=\"none\", float negative_slope=0.01) -> Tensor");
+    m.def("no_gradient(Tensor gradient, int in_features, str layer) -> Tensor");
     m.def("forbid_fallback(bool forbidden=True) -> ()", forbid_fallback);
     m.def("fallback_calls() -> int", fallback_calls);
 }
@@ -43,17 +44,18 @@ void implement(torch::Library& m) {
     m.impl("linear_int8", linear_int8);
     m.impl("linear_int8_out", linear_int8_out);
     m.impl("linear_dynamic", linear_dynamic);
+    m.impl("no_gradient", no_gradient);
 }
 
 } // namespace
 
-// CPU as well as QuantizedCPU, so that tensors of the other kind reach the checks.
-TORCH_LIBRARY_IMPL(acl_qlinear, QuantizedCPU, m) {
+// For tensors of every kind and device, so that those of a wrong one reach the checks.
+TORCH_LIBRARY_IMPL(acl_qlinear, CompositeExplicitAutograd, m) {
     implement(m);
 }
 
-TORCH_LIBRARY_IMPL(acl_qlinear, CPU, m) {
-    implement(m);
+TORCH_LIBRARY_IMPL(acl_qlinear, Autograd, m) {
+    implement_autograd(m);
 }
 
 } // namespace acl_qlinear::operators

@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: MIT
+// Gradients: the layers have none, and say so where one is asked for, instead of giving zeros.
+#include <ATen/core/dispatch/Dispatcher.h>
+#include <torch/csrc/autograd/function.h>
+#include <torch/csrc/autograd/functions/utils.h>
+#include <torch/library.h>
+
+#include "torch/operators.h"
+
+namespace acl_qlinear::operators {
+namespace {
+
+using torch::autograd::Node;
+using torch::autograd::variable_list;
+
+// In the graph of y = op(x). Calls an operator, which tracing records and a run of the trace raises in.
+struct NoGradient final : Node {
+    std::string layer;
+    int64_t in_features = 0;
+
+    variable_list apply(variable_list&& gradients) override {
+        static const auto op = c10::Dispatcher::singleton()
+                                   .findSchemaOrThrow("acl_qlinear::no_gradient", "")
+                                   .typed<decltype(no_gradient)>();
+        return {op.call(gradients[0], in_features, layer)};
+    }
+};
+
+void check_forward_gradient(const char* op, const at::Tensor& t) {
+    TORCH_CHECK_NOT_IMPLEMENTED(!torch::autograd::isFwGradDefined(t), op,
+                                " has no derivative, since its layers are for inference: differentiate the float "
+                                "model, or detach() the layer's input");
+}
+
+// y, with an error in place of its gradient where x requires one.
+at::Tensor without_gradient(const char* op, const at::Tensor& x, at::Tensor y) {
+    check_forward_gradient(op, x);
+    if (torch::autograd::compute_requires_grad(x)) {
+        const auto node = std::shared_ptr<NoGradient>(new NoGradient, torch::autograd::deleteNode);
+        node->in_features = x.size(-1);
+        node->layer = c10::str(op, " (in_features=", x.size(-1), ", out_features=", y.size(-1), ")");
+        node->set_next_edges(torch::autograd::collect_next_edges(x));
+        torch::autograd::set_history(y, node);
+    }
+    return y;
+}
+
+// Calls operator `name` as it is for tensors without gradients.
+template <auto& operation, typename... Arguments>
+decltype(auto) call_below(c10::DispatchKeySet keys, const char* name, Arguments&&... arguments) {
+    static const auto op = c10::Dispatcher::singleton().findSchemaOrThrow(name, "").typed<std::remove_reference_t<decltype(operation)>>();
+    const at::AutoDispatchBelowADInplaceOrView below;
+    return op.redispatch(keys & c10::after_ADInplaceOrView_keyset, std::forward<Arguments>(arguments)...);
+}
+
+at::Tensor linear_autograd(c10::DispatchKeySet keys, const at::Tensor& x, const at::Tensor& packed, double output_scale,
+                           int64_t output_zero_point, std::optional<at::ScalarType> output_dtype,
+                           c10::string_view activation, double negative_slope) {
+    // Quantized tensors require no gradient.
+    return call_below<linear>(keys, "acl_qlinear::linear", x, packed, output_scale, output_zero_point,
+                                        output_dtype, activation, negative_slope);
+}
+
+at::Tensor linear_int8_autograd(c10::DispatchKeySet keys, const at::Tensor& x, double x_scale, int64_t x_zero_point,
+                                const at::Tensor& packed, double output_scale, int64_t output_zero_point,
+                                std::optional<at::ScalarType> output_dtype, c10::string_view activation,
+                                double negative_slope) {
+    constexpr const char* op = "acl_qlinear::linear_int8";
+    return without_gradient(op, x,
+                            call_below<linear_int8>(keys, op, x, x_scale, x_zero_point, packed, output_scale,
+                                                              output_zero_point, output_dtype, activation,
+                                                              negative_slope));
+}
+
+void linear_int8_out_autograd(c10::DispatchKeySet keys, const at::Tensor& x, double x_scale, int64_t x_zero_point,
+                              const at::Tensor& packed, double output_scale, int64_t output_zero_point,
+                              c10::string_view activation, double negative_slope, const at::Tensor& out) {
+    constexpr const char* op = "acl_qlinear::linear_int8_out";
+    check_forward_gradient(op, x);
+    check_forward_gradient(op, out);
+    TORCH_CHECK(!torch::autograd::compute_requires_grad(x, out), op,
+                ": x or out requires grad, expected neither with out=: call it in torch.no_grad()");
+    call_below<linear_int8_out>(keys, op, x, x_scale, x_zero_point, packed, output_scale, output_zero_point,
+                                          activation, negative_slope, out);
+}
+
+at::Tensor linear_dynamic_autograd(c10::DispatchKeySet keys, const at::Tensor& x, const at::Tensor& packed,
+                                   bool reduce_range, std::optional<at::ScalarType> output_dtype,
+                                   c10::string_view activation, double negative_slope) {
+    constexpr const char* op = "acl_qlinear::linear_dynamic";
+    return without_gradient(op, x,
+                            call_below<linear_dynamic>(keys, op, x, packed, reduce_range, output_dtype,
+                                                                 activation, negative_slope));
+}
+
+} // namespace
+
+at::Tensor no_gradient(const at::Tensor&, int64_t, c10::string_view layer) {
+    TORCH_CHECK_NOT_IMPLEMENTED(false, layer,
+                                " has no gradient, since it is for inference: call the model in torch.no_grad(), or "
+                                "train the float model and quantize it afterwards");
+}
+
+void implement_autograd(torch::Library& m) {
+    m.impl("linear", linear_autograd);
+    m.impl("linear_int8", linear_int8_autograd);
+    m.impl("linear_int8_out", linear_int8_out_autograd);
+    m.impl("linear_dynamic", linear_dynamic_autograd);
+}
+
+} // namespace acl_qlinear::operators
