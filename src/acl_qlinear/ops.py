@@ -22,8 +22,8 @@ def prepack(weight: Tensor, bias: Tensor | None = None) -> Tensor:
         An opaque uint8 tensor [N, bytes].
 
     Raises:
-        TypeError: Another dtype or device.
-        ValueError: Another shape or scheme; K above 65,793 (33,025 with zero points), where 32-bit
+        TypeError: Another dtype, layout or device.
+        ValueError: Another shape or scheme; zero points outside int8; N or K of 0; K above 65,793 (33,025 with zero points), where 32-bit
             sums could overflow; a bias or scale that is not finite.
     """
     return _ops.prepack.default(weight, bias)
@@ -89,6 +89,9 @@ def linear(
 ) -> Tensor:
     """Computes y = f(x W^T + b) for quantized tensors.
 
+    A scale is a number from 2^-126 to 2^126. For inference: a gradient through it raises
+    NotImplementedError.
+
     A quantized y, without activation function:
 
         y = clamp(round((sum_k (x - zx) (w - zw)) * float32(sx sw / sy) + b / sy) + zy)
@@ -134,7 +137,8 @@ def linear_int8(
 ) -> Tensor:
     """`linear` for plain tensors.
 
-    A float x is quantized to int8: clamp(round(x * float32(1 / x_scale)) + x_zero_point).
+    A float x is quantized to int8: clamp(round(x * float32(1 / x_scale)) + x_zero_point). NaN becomes
+    x_zero_point, as in torch.quantize_per_tensor on AArch64.
 
     Args:
         x: int8, uint8, float32 or bfloat16 [..., K].
@@ -153,7 +157,8 @@ def linear_int8(
         A tensor [..., N], or `out`.
 
     Raises:
-        TypeError: As `linear`.
+        RuntimeError: x or out requires grad, and out is given; elements of out share memory.
+        TypeError: As `linear`; a quantized tensor, whose scale would not be used.
         ValueError: As `linear`.
     """
     if out is None:
@@ -221,10 +226,17 @@ def fallback_calls() -> int:
 
 def _check_devices(**tensors: Tensor | None) -> None:
     """Fake kernels get real calls too, where one tensor is on the meta device."""
-    (first, expected), *others = ((name, t.device) for name, t in tensors.items() if t is not None)
-    for name, device in others:
-        if device != expected:
-            raise TypeError(f"{name} is on {device}, expected {expected}, as {first}")
+    devices = {name: t.device for name, t in tensors.items() if t is not None}
+    others = [name for name, device in devices.items() if device.type != "cpu"]
+    on_cpu = [name for name in devices if name not in others]
+    if others and on_cpu:
+        raise TypeError(f"{others[0]} is on {devices[others[0]]}, expected cpu, as {on_cpu[0]}")
+
+
+def _check_has_values(name: str, t: Tensor) -> None:
+    """What a packed weight looks like depends on values."""
+    if t.device.type == "meta":
+        raise TypeError(f"{name} is {t.dtype} {list(t.shape)} on meta, expected a CPU tensor")
 
 
 def _like(x: Tensor, packed: Tensor, dtype: torch.dtype) -> Tensor:
@@ -234,18 +246,21 @@ def _like(x: Tensor, packed: Tensor, dtype: torch.dtype) -> Tensor:
 
 @torch.library.register_fake("acl_qlinear::prepack")
 def _(weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    _check_has_values("weight", weight)
     _check_devices(weight=weight, bias=bias)
     return weight.new_empty((weight.shape[0], torch.library.get_ctx().new_dynamic_size()), dtype=torch.uint8)
 
 
 @torch.library.register_fake("acl_qlinear::prepack_int8")
 def _(weight: Tensor, scale: Tensor, zero_point: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
+    _check_has_values("weight", weight)
     _check_devices(weight=weight, scale=scale, zero_point=zero_point, bias=bias)
     return weight.new_empty((weight.shape[0], torch.library.get_ctx().new_dynamic_size()), dtype=torch.uint8)
 
 
 @torch.library.register_fake("acl_qlinear::unpack")
 def _(packed: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    _check_has_values("packed", packed)
     context = torch.library.get_ctx()
     scales = context.new_dynamic_size()
     return (
@@ -261,6 +276,7 @@ def _(
     x: Tensor, packed: Tensor, output_scale: float, output_zero_point: int,
     output_dtype: torch.dtype | None = None, activation: str = "none", negative_slope: float = 0.01,
 ) -> Tensor:  # fmt: skip
+    _check_devices(packed=packed, x=x)
     if output_dtype in (torch.float32, torch.bfloat16):
         return _like(x, packed, output_dtype)
     return torch._empty_affine_quantized(

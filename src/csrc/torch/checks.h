@@ -12,13 +12,16 @@
 namespace acl_qlinear::operators {
 
 inline std::string describe(const at::Tensor& t) {
+    if (!t.defined()) {
+        return "None";
+    }
     const std::string layout = t.layout() == at::kStrided ? "" : c10::str(", layout ", t.layout());
     return c10::str(t.scalar_type(), " ", t.sizes(), " on ", t.device(), layout);
 }
 
 // A tensor whose elements can be read where its strides say.
 inline bool is_plain_cpu(const at::Tensor& t) {
-    return t.device().is_cpu() && t.layout() == at::kStrided && !t.is_nested();
+    return t.defined() && t.device().is_cpu() && t.layout() == at::kStrided && !t.is_nested();
 }
 
 // The engine reports bad input as std::invalid_argument; PyTorch as ValueError.

@@ -122,6 +122,7 @@ void run(const Call& call, const at::Tensor& y, DType y_type, const Quantization
 Call plain_call(const char* op, const at::Tensor& x, const QuantizationArguments& input, const at::Tensor& packed,
                 const ActivationArguments& activation) {
     check_not_quantized(op, "x", x);
+    TORCH_CHECK_TYPE(x.defined(), op, "x is None, expected a tensor");
     const DType x_type = dtype_of(op, "x", x.scalar_type());
     const PostOp post = checked_activation(op, activation);
     const PackedWeight weight = checked_weight(op, packed);
@@ -216,9 +217,8 @@ void linear_int8_out(const at::Tensor& x, double x_scale, int64_t x_zero_point, 
     // In place, or nearly: rows that are written may still have to be read.
     const bool is_direct = out.is_contiguous() && !share_memory(out, call.x);
     const at::Tensor y = is_direct ? out : at::empty_like(out, at::MemoryFormat::Contiguous);
-    if (is_direct) {
-        out.unsafeGetTensorImpl()->bump_version();
-    }
+    // PyTorch does so for its own operators where it dispatches them.
+    out.unsafeGetTensorImpl()->bump_version();
     run_plain(call, y, {output_scale, output_zero_point});
     if (!is_direct) {
         out.copy_(y);
