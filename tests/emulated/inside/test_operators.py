@@ -7,6 +7,7 @@ Expected results are those of acl_qlinear.reference: integer arithmetic in numpy
 import ctypes
 import hashlib
 import os
+import threading
 
 import numpy as np
 import pytest
@@ -389,6 +390,31 @@ def test_fallback_is_counted_and_can_be_forbidden():
     finally:
         acl_qlinear.forbid_fallback(False)
     shifted.run("u8")
+
+
+def test_another_sve_vector_length_is_refused():
+    """In a thread of its own, since each has its length."""
+    get_length, set_length = 51, 50  # PR_SVE_GET_VL, PR_SVE_SET_VL in linux/prctl.h
+    prctl = ctypes.CDLL(None).prctl
+    case = Case(3, 16, 24, "u8")
+    expected, messages = case.run("u8"), []
+
+    def work() -> None:
+        prctl(set_length, 16)
+        try:
+            assert torch.equal(case.run("u8"), expected)
+        except ValueError as error:
+            messages.append(str(error))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    length = prctl(get_length)
+    # Without SVE, or with vectors of 128 bits, there is nothing to change.
+    has_longer = length > 0 and length & 0xFFFF > 16
+    assert len(messages) == has_longer
+    assert not has_longer or f"for SVE vectors of {length & 0xFFFF} bytes, this CPU has 16" in messages[0]
+    assert torch.equal(case.run("u8"), expected)
 
 
 # The libraries in the process
