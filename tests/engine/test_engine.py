@@ -16,11 +16,6 @@ from aclpkg.build.packages import build_packages
 from aclpkg.inputs import bootstrap, debian, emulator
 from rattler.index import index_fs
 
-# What an activated environment sets, then a command in it.
-ACTIVATED = (
-    'export CONDA_PREFIX=$0; for file in "$0"/etc/conda/activate.d/*.sh; do source "$file"; done; exec "$@" $CMAKE_ARGS'
-)
-
 
 @pytest.fixture(scope="module")
 def acl(upstream: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -55,7 +50,7 @@ def run_ctest(acl: Path, googletest: Path, compiler: Path, build: Path, *options
     ]
     printed = ""
     for command in (
-        ["bash", "-c", ACTIVATED, compiler, *configure],
+        environment.activated_command(compiler, ["bash", "-c", 'exec "$0" "$@" $CMAKE_ARGS', *configure]),
         ["cmake", "--build", build],
         ["ctest", "--test-dir", build, "--parallel", "2", "--output-on-failure"],
     ):

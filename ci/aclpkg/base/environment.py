@@ -2,6 +2,7 @@
 """Conda prefixes for linux-aarch64, solved and installed from channels."""
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 
 from rattler import (
@@ -60,6 +61,12 @@ def create(
     with replacing(target) as partial:
         install_records(records, partial, target, platform)
     return records
+
+
+def activated_command(prefix: Path, words: Sequence[str | Path]) -> list[str]:
+    """Returns the command that runs `words` with the variables that an activated `prefix` has."""
+    script = 'export CONDA_PREFIX=$0; for file in "$0"/etc/conda/activate.d/*.sh; do source "$file"; done; exec "$@"'
+    return ["bash", "-c", script, *map(str, (prefix, *words))]
 
 
 def install_records(records: list[RepoDataRecord], folder: Path, target: Path, platform: str = PLATFORM) -> None:

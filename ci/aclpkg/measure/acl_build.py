@@ -54,11 +54,9 @@ def _install(target: Path, specs: list[str], machine: str) -> None:
 
 def _time_build(tools: Path, source: Path, variant: str, operators: str, ccache: str, work: Path) -> dict[str, Any]:
     installed = work / ccache
-    script = 'for file in "$CONDA_PREFIX"/etc/conda/activate.d/*.sh; do source "$file"; done; exec "$@"'
     options = ["--variant", variant, "--operators", operators, "--source", str(source), "--prefix", str(installed)]
     variables = {
         **os.environ,
-        "CONDA_PREFIX": str(tools),
         "PATH": f"{tools}/bin:{os.environ['PATH']}",
         "CCACHE_DIR": str(work / "ccache"),
         "CCACHE_COMPILERCHECK": "content",
@@ -67,7 +65,7 @@ def _time_build(tools: Path, source: Path, variant: str, operators: str, ccache:
     }
     variables.pop("BUILD_PREFIX", None)
     before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
-    run(["bash", "-c", script, "bash", ROOT / "build_acl.sh", *options], env=variables, cwd=work)
+    run(environment.activated_command(tools, [ROOT / "build_acl.sh", *options]), env=variables, cwd=work)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return {
         "variant": variant,

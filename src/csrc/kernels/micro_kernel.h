@@ -41,7 +41,8 @@ using PackTile = void(const int8_t* const* rows, int64_t k, int64_t count, int8x
 // What a kernel is for, and what packs for it.
 struct TileKernel {
     int64_t rows;     // of a tile
-    int64_t min_rows; // from which on it is used: missing rows cost as much as others
+    int64_t min_rows; // from which on it is used, since missing rows cost as much as others: one more
+                      // than the next lower kernel's rows, or less where this one is cheaper
     MicroKernel* run;
     PackTile* pack;
 };
