@@ -23,8 +23,8 @@ def prepack(weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
     Raises:
         TypeError: Another dtype, layout or device.
-        ValueError: Another shape or scheme; zero points outside int8; N or K of 0; K above 65,793 (33,025 with zero points), where 32-bit
-            sums could overflow; a bias or scale that is not finite.
+        ValueError: Another shape or scheme; zero points outside int8; N or K of 0; K above 65,793 (33,025
+            with zero points), where 32-bit sums could overflow; a bias or scale that is not finite.
     """
     return _ops.prepack.default(weight, bias)
 

@@ -125,8 +125,7 @@ ColumnTerms column_terms(const LinearCall& call, const PackedWeight& w) {
             vst1q_f32(bias + n, values);
             largest = vmaxq_f32(largest, vabsq_f32(values));
         }
-        if (is_8bit(call.y.type) &&
-            vmaxvq_f32(largest) * unit_of(call) > kFp32BiasSteps * call.y.quantization.scale) {
+        if (is_8bit(call.y.type) && vmaxvq_f32(largest) * unit_of(call) > kFp32BiasSteps * call.y.quantization.scale) {
             std::fill_n(offset, zero_point != 0 ? 0 : columns, 0);
             split_bias(call, w, columns, offset, multiplier, bias);
             terms.offset = offset;

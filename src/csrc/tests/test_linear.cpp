@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT
 // Whole layers, in every family of kernels, against sums one by one and the epilogue's arithmetic.
 #include <gtest/gtest.h>
-
 #include <sys/prctl.h>
 
 #include <algorithm>
+#include <iterator>
 #include <memory>
 #include <numeric>
 #include <sstream>
@@ -232,60 +232,83 @@ TEST(Linear, NoRows) {
     linear({0, {DType::s8, nullptr, {1, 0}}, {DType::f32, nullptr, {}}, {}}, layer.packed, {4, on_new_threads});
 }
 
-// 8-bit results near 0 that are what is left of products and a bias of 10^3 to 10^8 steps each.
+// A layer whose bias cancels the products of one row, and rows that differ from that one by little: 8-bit
+// results near 0 are what is left of up to 10^8 steps.
+struct Cancelling {
+    static constexpr int64_t M = 40, N = 60;
+    static constexpr double x_scale = 0.02;
+    int64_t K;
+    Activation activation;
+    double w_scale, y_scale;
+    std::vector<int8_t> w;
+    std::vector<uint8_t> x;
+    std::vector<float> bias;
+
+    // step: of the sums, in steps of y.
+    Cancelling(double step, int64_t depth, Activation function, Random& random)
+        : K(depth), activation(function), w_scale(0.01), y_scale(x_scale * w_scale / step) {
+        if (!is_homogeneous(activation)) {
+            y_scale = 1.0 / 128;
+            w_scale = step * y_scale / x_scale;
+        }
+        std::generate_n(std::back_inserter(w), N * K, [&] { return static_cast<int8_t>(random.integer(1, 127)); });
+        std::generate_n(std::back_inserter(x), K, [&] { return static_cast<uint8_t>(random.integer(0, 255)); });
+        for (int64_t n = 0; n < N; ++n) {
+            bias.push_back(static_cast<float>(-static_cast<double>(sum(0, n)) * x_scale * w_scale));
+        }
+        for (int64_t m = 1; m < M; ++m) {
+            std::copy_n(x.begin(), K, std::back_inserter(x));
+            uint8_t& one = x[static_cast<size_t>(m * K + random.integer(0, K - 1))];
+            one = static_cast<uint8_t>(std::clamp<int64_t>(one + random.integer(-2, 2), 0, 255));
+        }
+    }
+
+    int64_t sum(int64_t m, int64_t n) const {
+        return std::inner_product(x.begin() + m * K, x.begin() + (m + 1) * K, w.begin() + n * K, int64_t{0});
+    }
+
+    int8_t expected(int64_t m, int64_t n) const {
+        const double unit = is_homogeneous(activation) ? y_scale : 1;
+        const double multiplier = static_cast<float>(x_scale * w_scale / unit);
+        double v = std::fma(static_cast<double>(sum(m, n)), multiplier, bias[static_cast<size_t>(n)] / unit);
+        if (activation == Activation::relu) {
+            v = std::max(v, 0.0);
+        } else if (activation == Activation::tanh) {
+            v = std::tanh(v) / y_scale;
+        }
+        return testing::saturated<int8_t>(testing::rounded(v) + 3);
+    }
+
+    std::vector<int8_t> run() const {
+        const WeightSource source{w.data(), N, K, &w_scale, 1, bias.data(), nullptr};
+        const PackPlan plan = plan_packing(source);
+        Guarded<char> bytes(plan.size, 64);
+        pack(source, plan, bytes.data());
+        std::vector<int8_t> y(static_cast<size_t>(M * N));
+        linear({M, {DType::u8, x.data(), {x_scale, 0}}, {DType::s8, y.data(), {y_scale, 3}}, {activation, 0}},
+               checked_view(bytes.data(), plan.size), {1, nullptr});
+        return y;
+    }
+};
+
 TEST(Linear, LargeBiasesThatCancel) {
     Random random(16);
-    int64_t off = 0, all = 0;
+    int off = 0, all = 0;
     for (const double step : {0.001, 0.03, 0.7, 9.0}) {
         for (const Activation activation : {Activation::none, Activation::relu, Activation::tanh}) {
             for (const int64_t K : {50, 3000}) {
-                constexpr int64_t M = 40, N = 60;
-                std::vector<int8_t> w(static_cast<size_t>(N * K));
-                std::vector<uint8_t> base(static_cast<size_t>(K)), x;
-                for (int8_t& value : w) {
-                    value = static_cast<int8_t>(random.integer(1, 127));
-                }
-                for (uint8_t& value : base) {
-                    value = static_cast<uint8_t>(random.integer(0, 255));
-                }
-                const double x_scale = 0.02, w_scale = 0.01;
-                const double y_scale = activation == Activation::tanh ? 1.0 / 128 : x_scale * w_scale / step;
-                // tanh is not to saturate everywhere.
-                const double w_used = activation == Activation::tanh ? step * y_scale / x_scale : w_scale;
-                std::vector<float> bias;
-                for (int64_t n = 0; n < N; ++n) {
-                    const int64_t sum = std::inner_product(base.begin(), base.end(), w.begin() + n * K, int64_t{0});
-                    bias.push_back(static_cast<float>(-static_cast<double>(sum) * x_scale * w_used));
-                }
-                for (int64_t m = 0; m < M; ++m) {
-                    x.insert(x.end(), base.begin(), base.end());
-                    uint8_t& one = x[static_cast<size_t>(m * K + random.integer(0, K - 1))];
-                    one = static_cast<uint8_t>(std::clamp<int64_t>(one + random.integer(-2, 2), 0, 255));
-                }
-                const WeightSource source{w.data(), N, K, &w_used, 1, bias.data(), nullptr};
-                const PackPlan plan = plan_packing(source);
-                Guarded<char> bytes(plan.size, 64);
-                pack(source, plan, bytes.data());
-                std::vector<int8_t> y(static_cast<size_t>(M * N));
-                linear({M, {DType::u8, x.data(), {x_scale, 0}}, {DType::s8, y.data(), {y_scale, 3}}, {activation, 0}},
-                       checked_view(bytes.data(), plan.size), {1, nullptr});
-                const double unit = activation == Activation::tanh ? 1 : y_scale;
-                const double multiplier = static_cast<float>(x_scale * w_used / unit);
-                for (int64_t i = 0; i < M * N; ++i) {
-                    const auto *const row = x.data() + i / N * K, *const end = row + K;
-                    const int64_t sum = std::inner_product(row, end, w.begin() + i % N * K, int64_t{0});
-                    double v = std::fma(static_cast<double>(sum), multiplier, bias[static_cast<size_t>(i % N)] / unit);
-                    v = activation == Activation::relu ? std::max(v, 0.0) : v;
-                    v = activation == Activation::tanh ? std::tanh(v) / y_scale : v;
-                    const int difference = y[static_cast<size_t>(i)] - testing::saturated<int8_t>(testing::rounded(v) + 3);
+                const Cancelling layer(step, K, activation, random);
+                const std::vector<int8_t> y = layer.run();
+                for (int64_t i = 0; i < Cancelling::M * Cancelling::N; ++i, ++all) {
+                    const int difference =
+                        y[static_cast<size_t>(i)] - layer.expected(i / Cancelling::N, i % Cancelling::N);
                     ASSERT_LE(std::abs(difference), 1) << "step " << step << ", K=" << K << ", output " << i;
                     off += difference != 0;
-                    ++all;
                 }
             }
         }
     }
-    EXPECT_LE(static_cast<double>(off), 1e-4 * static_cast<double>(all)) << off << " of " << all;
+    EXPECT_LE(off, 1e-4 * all) << off << " of " << all;
 }
 
 // In the calling thread and in another one that works for it.
@@ -326,10 +349,10 @@ TEST(Linear, AnotherSveVectorLengthIsRefused) {
     };
     in_worker = message([&] { linear(call, layer.packed, {2, shorter}); });
     const std::string here = std::to_string(sve_bytes()) + " bytes";
-    EXPECT_EQ(in_caller, "it was packed for SVE vectors of " + here +
-                             ", this CPU has 16: pack the weight again on this CPU");
-    EXPECT_EQ(in_worker, "a thread has SVE vectors of 16 bytes, and the calling one of " +
-                             std::to_string(sve_bytes()) + ": set the vector length before the first call");
+    EXPECT_EQ(in_caller,
+              "it was packed for SVE vectors of " + here + ", this CPU has 16: pack the weight again on this CPU");
+    EXPECT_EQ(in_worker, "a thread has SVE vectors of 16 bytes, and the calling one of " + std::to_string(sve_bytes()) +
+                             ": set the vector length before the first call");
 }
 
 std::string error_of(const LinearCall& call, const PackedWeight& weight) {

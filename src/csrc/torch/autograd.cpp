@@ -48,7 +48,8 @@ at::Tensor without_gradient(const char* op, const at::Tensor& x, at::Tensor y) {
 // Calls operator `name` as it is for tensors without gradients.
 template <auto& operation, typename... Arguments>
 decltype(auto) call_below(c10::DispatchKeySet keys, const char* name, Arguments&&... arguments) {
-    static const auto op = c10::Dispatcher::singleton().findSchemaOrThrow(name, "").typed<std::remove_reference_t<decltype(operation)>>();
+    static const auto op =
+        c10::Dispatcher::singleton().findSchemaOrThrow(name, "").typed<std::remove_reference_t<decltype(operation)>>();
     const at::AutoDispatchBelowADInplaceOrView below;
     return op.redispatch(keys & c10::after_ADInplaceOrView_keyset, std::forward<Arguments>(arguments)...);
 }
@@ -57,8 +58,8 @@ at::Tensor linear_autograd(c10::DispatchKeySet keys, const at::Tensor& x, const 
                            int64_t output_zero_point, std::optional<at::ScalarType> output_dtype,
                            c10::string_view activation, double negative_slope) {
     // Quantized tensors require no gradient.
-    return call_below<linear>(keys, "acl_qlinear::linear", x, packed, output_scale, output_zero_point,
-                                        output_dtype, activation, negative_slope);
+    return call_below<linear>(keys, "acl_qlinear::linear", x, packed, output_scale, output_zero_point, output_dtype,
+                              activation, negative_slope);
 }
 
 at::Tensor linear_int8_autograd(c10::DispatchKeySet keys, const at::Tensor& x, double x_scale, int64_t x_zero_point,
@@ -68,8 +69,7 @@ at::Tensor linear_int8_autograd(c10::DispatchKeySet keys, const at::Tensor& x, d
     constexpr const char* op = "acl_qlinear::linear_int8";
     return without_gradient(op, x,
                             call_below<linear_int8>(keys, op, x, x_scale, x_zero_point, packed, output_scale,
-                                                              output_zero_point, output_dtype, activation,
-                                                              negative_slope));
+                                                    output_zero_point, output_dtype, activation, negative_slope));
 }
 
 void linear_int8_out_autograd(c10::DispatchKeySet keys, const at::Tensor& x, double x_scale, int64_t x_zero_point,
@@ -80,17 +80,16 @@ void linear_int8_out_autograd(c10::DispatchKeySet keys, const at::Tensor& x, dou
     check_forward_gradient(op, out);
     TORCH_CHECK(!torch::autograd::compute_requires_grad(x, out), op,
                 ": x or out requires grad, expected neither with out=: call it in torch.no_grad()");
-    call_below<linear_int8_out>(keys, op, x, x_scale, x_zero_point, packed, output_scale, output_zero_point,
-                                          activation, negative_slope, out);
+    call_below<linear_int8_out>(keys, op, x, x_scale, x_zero_point, packed, output_scale, output_zero_point, activation,
+                                negative_slope, out);
 }
 
 at::Tensor linear_dynamic_autograd(c10::DispatchKeySet keys, const at::Tensor& x, const at::Tensor& packed,
                                    bool reduce_range, std::optional<at::ScalarType> output_dtype,
                                    c10::string_view activation, double negative_slope) {
     constexpr const char* op = "acl_qlinear::linear_dynamic";
-    return without_gradient(op, x,
-                            call_below<linear_dynamic>(keys, op, x, packed, reduce_range, output_dtype,
-                                                                 activation, negative_slope));
+    return without_gradient(
+        op, x, call_below<linear_dynamic>(keys, op, x, packed, reduce_range, output_dtype, activation, negative_slope));
 }
 
 } // namespace
