@@ -36,11 +36,12 @@ class _Input:
         if x.numel() == 0 or not self._is_finite:
             return
         x = x.detach().float()
-        self._is_finite = bool(x.isfinite().all())
-        self._is_zero = self._is_zero and not x.any()
+        low, high = x.aminmax()
+        self._is_finite = bool((high - low).isfinite())
+        self._is_zero = self._is_zero and not low and not high
         self.obstacle = (
-            "its input had NaN or infinity in it in calibrate()" if not self._is_finite
-            else "its input was all zeros in calibrate()" if self._is_zero
+            "its input in calibrate() had NaN, infinity, or a range beyond float32's" if not self._is_finite
+            else "its input in calibrate() was all zeros" if self._is_zero
             else None
         )  # fmt: skip
         if self._is_finite:

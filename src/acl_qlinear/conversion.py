@@ -106,24 +106,18 @@ def quantize(
     silent = {layer.names[0] for layer in layers if type(layer.module) is NonDynamicallyQuantizableLinear}
 
     model = model if inplace else _copy(model)
-    modules = {layer.names: model.get_submodule(layer.names[0]) for layer in layers if layer.names[0] not in left}
+    chosen = {layer.names: model.get_submodule(layer.names[0]) for layer in layers if layer.names[0] not in left}
+    inputs: dict[str, tuple[float, int]] = {}
     if calibrate is not None:
-        inputs, unseen = observe(model, {names[0]: module for names, module in modules.items()}, calibrate, make_observer)
+        inputs, unseen = observe(model, {names[0]: layer for names, layer in chosen.items()}, calibrate, make_observer)
         left |= unseen
-    new: dict[tuple[str, ...], PackedLinear] = {}
-    for names, module in modules.items():
-        if names[0] in left:
-            continue
-        dtype = module.weight.dtype
-        try:
-            weight = quantized_weight(module, per_channel)
-            bias = None if module.bias is None else module.bias.detach().float()
-            if calibrate is None:
-                new[names] = DynamicLinear(weight, bias, reduce_range, dtype=dtype)
-            else:
-                new[names] = CalibratedLinear(weight, bias, *inputs[names[0]], dtype=dtype)
-        except ValueError as error:
-            left[names[0]] = str(error)
+    new = {}
+    for names, layer in chosen.items():
+        if names[0] not in left:
+            try:
+                new[names] = _quantized(layer, inputs.get(names[0]), per_channel, reduce_range)
+            except ValueError as error:
+                left[names[0]] = str(error)
     if named := [f"\n  {name or '(model)'}: {reason}" for name, reason in left.items() if name not in silent]:
         warnings.warn(f"acl_qlinear.quantize leaves linear layers as they are:{''.join(named)}", stacklevel=2)
     return _with(model, new)
@@ -139,6 +133,18 @@ def quantized_weight(module: nn.Linear, per_channel: bool) -> Tensor:
     if per_channel:
         return torch.quantize_per_channel(weight, scale, zero_point, 0, torch.qint8)
     return torch.quantize_per_tensor(weight, scale.item(), zero_point.item(), torch.qint8)
+
+
+def _quantized(
+    module: nn.Module, input: tuple[float, int] | None, per_channel: bool, reduce_range: bool
+) -> PackedLinear:
+    """A float layer as int8: static where scale and zero point of its input are given."""
+    assert isinstance(module, nn.Linear)
+    weight, dtype = quantized_weight(module, per_channel), module.weight.dtype
+    bias = None if module.bias is None else module.bias.detach().float()
+    if input is None:
+        return DynamicLinear(weight, bias, reduce_range, dtype=dtype)
+    return CalibratedLinear(weight, bias, *input, dtype=dtype)
 
 
 def _checked(types: Iterable[type[nn.Linear]]) -> Types:

@@ -99,7 +99,8 @@ def is_linear(module: nn.Module) -> bool:
 
 
 def _is_compiled(module: nn.Module) -> bool:
-    return isinstance(module, torch._dynamo.OptimizedModule) or module._compiled_call_impl is not None
+    # By the name of its part, since asking for torch.compile's class would import the compiler.
+    return "_orig_mod" in module._modules or module._compiled_call_impl is not None
 
 
 def _places(model: nn.Module) -> dict[nn.Module, str]:

@@ -101,7 +101,7 @@ def _products(name: str, module: nn.Module) -> Iterator[LayerStatus]:
                 status = "a parameter of nn.MultiheadAttention, not a module"
                 yield LayerStatus(f"{name}.{weight}".lstrip("."), kind_of(module), status)
     # Transformers', as GPT-2 has it.
-    elif type(module).__name__ == "Conv1D" and hasattr(module, "nf") and module._parameters.keys() == {"weight", "bias"}:
+    elif type(module).__name__ == "Conv1D" and hasattr(module, "nf") and hasattr(module, "weight"):
         yield LayerStatus(name, kind_of(module), "a linear layer with its weight transposed, not a torch.nn.Linear")
 
 
