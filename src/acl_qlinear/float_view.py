@@ -10,6 +10,10 @@ from torch.utils._pytree import tree_map_only
 
 from .ops import unpack
 
+_READ_ONLY = (
+    "the weight or bias of an int8 layer was to be changed, and it is read-only: change the float layer "
+    "before acl_qlinear.quantize, or call load_state_dict"
+)
 # What a view knows without being computed.
 _KNOWN = {
     Tensor.dtype.__get__, Tensor.shape.__get__, Tensor.device.__get__, Tensor.ndim.__get__, Tensor.layout.__get__,
@@ -20,25 +24,28 @@ _KNOWN = {
 }  # fmt: skip
 
 
-# Operators, since compilers do not know the shapes of what `unpack` returns.
-
-
-@torch.library.custom_op("acl_qlinear_layers::float_weight", mutates_args=())
-def float_weight(packed: Tensor, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+def dequantized_weight(packed: Tensor, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
     if packed.is_meta:
         return packed.new_empty(shape, dtype=dtype)
     weight, scale, zero_point, _ = unpack(packed)
     return ((weight - zero_point[:, None]) * scale.float()[:, None]).to(dtype)
 
 
-@torch.library.custom_op("acl_qlinear_layers::float_bias", mutates_args=())
-def float_bias(packed: Tensor, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+def unpacked_bias(packed: Tensor, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
     bias = None if packed.is_meta else unpack(packed)[3]
     return packed.new_empty(shape, dtype=dtype) if bias is None else bias.to(dtype)
 
 
-for _operator in (float_weight, float_bias):
-    _operator.register_fake(lambda packed, shape, dtype: packed.new_empty(shape, dtype=dtype))
+def _operator(name: str, function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """A function as an operator for compilers, who know no shapes of what `unpack` returns."""
+    schema = "(Tensor packed, int[] shape, ScalarType dtype) -> Tensor"
+    operator = torch.library.custom_op(f"acl_qlinear_layers::{name}", function, mutates_args=(), schema=schema)
+    operator.register_fake(lambda packed, shape, dtype: packed.new_empty(shape, dtype=dtype))
+    return operator
+
+
+float_weight = _operator("float_weight", dequantized_weight)
+float_bias = _operator("float_bias", unpacked_bias)
 
 
 class FloatView(Tensor):
@@ -61,6 +68,11 @@ class FloatView(Tensor):
         if func in _KNOWN:
             with torch._C.DisableTorchFunctionSubclass():
                 return func(*args, **(kwargs or {}))
+        # Still a view, so that a change of it is an error, too.
+        if func in (Tensor.detach, Tensor.data.__get__):
+            return args[0]
+        if func == Tensor.data.__set__:
+            raise RuntimeError(_READ_ONLY)
         return _call(func, args, kwargs)
 
     @classmethod
@@ -82,8 +94,5 @@ def _call(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any
     args, kwargs = tree_map_only(FloatView, compute, (args, kwargs or {}))
     result = func(*args, **kwargs)
     if any(values._version != version for values, version in computed):
-        raise RuntimeError(
-            "the weight or bias of an int8 layer was to be changed, and it is read-only: change the float "
-            "layer before acl_qlinear.quantize, or call load_state_dict"
-        )
+        raise RuntimeError(_READ_ONLY)
     return result

@@ -126,7 +126,7 @@ def _places(model: nn.Module) -> dict[nn.Module, str]:
     return places
 
 
-def _modules_in(value: Any, place: str) -> Iterator[tuple[str, nn.Module]]:
+def _modules_in(value: Any, place: str, above: tuple[int, ...] = ()) -> Iterator[tuple[str, nn.Module]]:
     items: Iterable[tuple[Any, Any]] = ()
     if isinstance(value, nn.Module):
         yield place, value
@@ -134,9 +134,9 @@ def _modules_in(value: Any, place: str) -> Iterator[tuple[str, nn.Module]]:
         items = enumerate(value)
     elif isinstance(value, dict):
         items = value.items()
-    for key, item in items:
-        if isinstance(item, (nn.Module, list, tuple, dict)) and item is not value:
-            yield from _modules_in(item, f"{place}[{key!r}]")
+    if id(value) not in above:
+        for key, item in items:
+            yield from _modules_in(item, f"{place}[{key!r}]", (*above, id(value)))
 
 
 def _of_structure(module: nn.Linear, types: Types) -> str | None:

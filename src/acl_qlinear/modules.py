@@ -14,7 +14,7 @@ import torch.ao.nn.quantized as nnq
 import torch.ao.nn.quantized.dynamic as nnqd
 from torch import Tensor
 
-from .float_view import FloatView, float_bias, float_weight
+from . import float_view
 from .ops import prepack, prepack_int8, unpack
 
 # Not their overloads (`.default`): TorchScript compiles no calls of those.
@@ -71,7 +71,8 @@ class PackedLinear(torch.nn.Module):
     __jit_unused_properties__ = ("weight", "bias")
     # Names of the attributes that are quantization parameters: saved in the state_dict.
     _parameters_of_quantization: tuple[str, ...] = ()
-    float_dtype: torch.dtype | None = None
+    # Not annotated: TorchScript reads what is, and Python's types only in part.
+    float_dtype = None
 
     def __init__(
         self, weight: Tensor, bias: Tensor | None, activation: str, negative_slope: float,
@@ -100,7 +101,11 @@ class PackedLinear(torch.nn.Module):
         """
         if self.float_dtype is None:
             return self._quantized_weight
-        return self._view(float_weight, (self.out_features, self.in_features))
+        shape = (self.out_features, self.in_features)
+        # Compilers trace no new views, and drop what is not used.
+        if torch.compiler.is_compiling():
+            return float_view.float_weight(self.packed, shape, self.float_dtype)
+        return float_view.FloatView(float_view.dequantized_weight, self.packed, shape, self.float_dtype)
 
     @property
     def bias(self) -> Any:
@@ -110,12 +115,11 @@ class PackedLinear(torch.nn.Module):
         """
         if self.float_dtype is None:
             return self._float32_bias
-        return self._view(float_bias, (self.out_features,)) if self.has_bias else None
-
-    def _view(self, compute: Callable[..., Tensor], shape: tuple[int, ...]) -> Tensor:
-        arguments = (self.packed, shape, self.float_dtype)
-        # Compilers trace no new views, and drop what is not used.
-        return compute(*arguments) if torch.compiler.is_compiling() else FloatView(compute, *arguments)
+        if not self.has_bias:
+            return None
+        if torch.compiler.is_compiling():
+            return float_view.float_bias(self.packed, (self.out_features,), self.float_dtype)
+        return float_view.FloatView(float_view.unpacked_bias, self.packed, (self.out_features,), self.float_dtype)
 
     def _quantized_weight(self) -> Tensor:
         """Returns the quantized weight, qint8 [N, K], as PyTorch's quantized layers do."""

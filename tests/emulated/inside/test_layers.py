@@ -142,15 +142,18 @@ def test_weight_and_bias_are_what_a_reader_of_a_float_layer_expects(calibrate, d
         uses = [
             lambda t: t.dtype, lambda t: t.shape, lambda t: t.size(), lambda t: t.device, lambda t: t.ndim, len,
             lambda t: t.requires_grad, lambda t: isinstance(t, torch.Tensor), lambda t: t.is_floating_point(),
-            lambda t: t.detach(), lambda t: t.data, lambda t: t.float(), lambda t: t.t(), lambda t: t[1:3],
-            lambda t: t.tolist(), lambda t: t.float().numpy(), lambda t: torch.cat([t, t]), lambda t: t + 1, repr,
+            lambda t: t.detach().clone(), lambda t: t.data + 0, lambda t: t.data.float().numpy(), lambda t: t.float(),
+            lambda t: t.t(), lambda t: t[1:3], lambda t: t.tolist(), lambda t: torch.cat([t, t]), lambda t: t + 1, repr,
             lambda t: nn.functional.linear(x, t) if t.ndim == 2 else x[:, :24] + t, copy.deepcopy, list, torch.clone,
             lambda t: pickle.loads(pickle.dumps(t)), lambda t: t.to(torch.float64), lambda t: torch.zeros_like(t),
         ]  # fmt: skip
         for i, use in enumerate(uses):
             got, expected = use(getattr(layer, name)), use(value)
             assert type(got) is type(expected) and str(got) == str(expected), (name, i, got, expected)
-        for change in (lambda t: t.mul_(2), nn.init.zeros_, lambda t: t.__setitem__(0, 1.0), lambda t: t.copy_(t)):
+        for change in (
+            lambda t: t.mul_(2), nn.init.zeros_, lambda t: t.__setitem__(0, 1.0), lambda t: t.copy_(t),
+            lambda t: t.data.mul_(2), lambda t: t.detach().zero_(), lambda t: setattr(t, "data", torch.zeros(1)),
+        ):  # fmt: skip
             with pytest.raises(RuntimeError, match="is read-only"):
                 change(getattr(layer, name))
         with pytest.raises(AttributeError, match=f"{name} of an int8 layer is read-only"):

@@ -225,7 +225,8 @@ def test_layers_in_lists_are_left_alone():
             self.experts = [nn.Linear(8, 8), [self.both]]
             self.by_name = {"a": self.keyed}
             self.blocks = (nn.Sequential(nn.Linear(8, 8), nn.ModuleList([self.in_block])),)
-            self.myself = [self]
+            self.myself: list = [self]
+            self.myself.append(self.myself)
 
         def forward(self, x):
             for layer in (self.fc, self.both, self.keyed, self.experts[0], self.blocks[0][0]):
