@@ -36,7 +36,7 @@ class _Input:
         if x.numel() == 0 or not self._is_finite:
             return
         x = x.detach().float()
-        low, high = x.aminmax()
+        low, high = self._ask(x.aminmax)
         self._is_finite = bool((high - low).isfinite())
         self._is_zero = self._is_zero and not low and not high
         self.obstacle = (
