@@ -12,7 +12,7 @@ from ._load import load
 load()
 
 # The operators must exist first.
-from .conversion import LayerStatus, Report, convert, quantize, report  # noqa: E402
+from .conversion import convert, quantize  # noqa: E402
 from .modules import CalibratedLinear, DynamicLinear, Linear, PackedLinear  # noqa: E402
 from .ops import (  # noqa: E402
     fallback_calls,
@@ -24,6 +24,7 @@ from .ops import (  # noqa: E402
     prepack_int8,
     unpack,
 )
+from .reports import LayerStatus, Report, report  # noqa: E402
 
 __all__ = [
     "CalibratedLinear", "DynamicLinear", "LayerStatus", "Linear", "PackedLinear", "Report", "__version__",

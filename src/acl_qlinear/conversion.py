@@ -1,71 +1,26 @@
 # SPDX-License-Identifier: MIT
-"""From models that PyTorch quantized, or did not, to models with our layers; and what became of each layer."""
+"""From models that PyTorch quantized, or did not, to models with our layers."""
 
 import copy
 import warnings
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from fnmatch import fnmatchcase
 
 import torch
-import torch.ao.nn.quantized as nnq
 from torch import Tensor, nn
 from torch.ao.quantization import HistogramObserver, MinMaxObserver, PerChannelMinMaxObserver
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
-from .modules import CalibratedLinear, DynamicLinear, Linear, PackedLinear
+from .calibration import check_observer, observe
+from .inventory import Layer, Types, linear_layers, obstacle
+from .modules import OF_TORCH, CalibratedLinear, DynamicLinear, PackedLinear
 
-REPLACED = "replaced"
-REPLACEABLE = "can be replaced: convert(model) has not been called"
-_FP32 = "not quantized: acl_qlinear.quantize(model) makes it int8"
-_SUBCLASS = "a subclass of torch.nn.Linear: what it is part of may use its weight directly"
-_OTHER = "a quantized linear layer of another kind"
 _HOOKS = (
     "_forward_hooks", "_forward_hooks_with_kwargs", "_forward_hooks_always_called", "_forward_pre_hooks",
     "_forward_pre_hooks_with_kwargs",
 )  # fmt: skip
-# Linear layers that are functions, in the graphs of torch.fx and torch.export.
-_FUNCTIONS = {"quantized::linear", "quantized::linear_relu", "quantized::linear_dynamic", "aten::linear"}
 
-
-@dataclass(frozen=True)
-class LayerStatus:
-    """One linear layer of a model.
-
-    Attributes:
-        name: The layer's name in the model.
-        kind: Its type.
-        status: "replaced", or why it is not on ACL.
-    """
-
-    name: str
-    kind: str
-    status: str
-
-
-@dataclass(frozen=True)
-class Report:
-    """What became of every linear layer of a model; str() is a table.
-
-    Attributes:
-        rows: One for each linear layer.
-    """
-
-    rows: list[LayerStatus]
-
-    @property
-    def replaced(self) -> list[LayerStatus]:
-        """The layers that are on ACL."""
-        return [row for row in self.rows if row.status == REPLACED]
-
-    @property
-    def others(self) -> list[LayerStatus]:
-        """The layers that are not; each row's status says why."""
-        return [row for row in self.rows if row.status != REPLACED]
-
-    def __str__(self) -> str:
-        cells = [("layer", "type", "status"), *((row.name or "(model)", row.kind, row.status) for row in self.rows)]
-        name, kind = (max(len(row[i]) for row in cells) for i in (0, 1))
-        lines = [f"{row[0]:{name}}  {row[1]:{kind}}  {row[2]}".rstrip() for row in cells]
-        return "\n".join([*lines, f"{len(self.replaced)} of {len(self.rows)} linear layers are on ACL"])
+Skip = str | Iterable[str] | Callable[[str, nn.Module], bool]
 
 
 def convert(model: nn.Module, inplace: bool = False) -> nn.Module:
@@ -81,10 +36,17 @@ def convert(model: nn.Module, inplace: bool = False) -> nn.Module:
 
     Returns:
         A copy, or `model` itself when inplace (another object when the model is itself a layer).
+
+    Raises:
+        RuntimeError: The model cannot be copied; inplace=True does without.
     """
-    if not inplace:
-        model = copy.deepcopy(model)
-    return _replace_all(model, _from_torch)
+    # Of the original: a copy's weights are packed again, maybe by another engine.
+    new = {}
+    for layer in linear_layers(model):
+        kind = next((kind for kind, known in OF_TORCH.items() if type(layer.module) in known), None)
+        if kind is not None and obstacle(layer) is None:
+            new[layer.names] = kind.from_torch(layer.module)
+    return _with(model if inplace else _copy(model), new)
 
 
 def quantize(
@@ -94,68 +56,71 @@ def quantize(
     per_channel: bool = True,
     reduce_range: bool = False,
     observer: Callable[[], nn.Module] | None = None,
+    types: Iterable[type[nn.Linear]] = (),
+    skip: Skip = (),
     inplace: bool = False,
 ) -> nn.Module:
     """Makes every torch.nn.Linear of a float model int8, between float inputs and outputs.
 
-    Layers that calibration did not run stay as they are, with a warning that names them. `report`
-    lists all layers.
+    A layer that cannot be replaced stays as it is. One warning names all of these, with the reasons.
+    `report` lists all layers.
 
     Args:
         model: A float32 or bfloat16 model.
         calibrate: None for dynamic quantization (`DynamicLinear`). For static (`CalibratedLinear`), a
-            function that runs the model, which it is given, on typical inputs.
+            function that runs the model, which it is given, on typical inputs. Empty inputs do not
+            count; a layer whose inputs were all zeros, or had NaN or infinity in them, stays.
         per_channel: Whether each output feature has a weight scale, or all have one. Weights are
             symmetric.
         reduce_range: Whether activations have 7 bits; dynamic only.
-        observer: Makes the observer of a layer's inputs, for qint8; static only. torch.ao's
-            HistogramObserver by default.
+        observer: Makes the observer of a layer's inputs, for qint8 and per tensor; static only.
+            torch.ao's HistogramObserver by default.
+        types: Subclasses of torch.nn.Linear to replace, too. Their forward has to do what
+            torch.nn.Linear's does; it may cast.
+        skip: Layers to leave alone: a name, several, with wildcards as in `fnmatch`; or a function of
+            name and layer that returns True for them.
         inplace: Whether to change `model` instead of a copy.
 
     Returns:
         A copy, or `model` itself when inplace (another object when the model is itself a layer).
 
     Raises:
-        ValueError: An argument does not go with the others; or, naming the layer, `prepack` refuses
-            its weight or bias. Then no layer has been replaced.
+        TypeError: `types` has something else than subclasses of torch.nn.Linear.
+        ValueError: An argument does not go with the others; an observer of another kind; a name in
+            `skip` that no linear layer has.
+        RuntimeError: An observer failed; or the model cannot be copied, and inplace=True does without.
+            As after every error, no layer has been replaced.
     """
     if calibrate is not None and reduce_range:
         raise ValueError("reduce_range is True, expected False with calibrate: it is for dynamic quantization")
     if calibrate is None and observer is not None:
         raise ValueError("observer is given without calibrate, expected both: dynamic quantization observes nothing")
-    if not inplace:
-        model = copy.deepcopy(model)
-    if calibrate is None:
+    types = _checked(types)
+    make_observer = observer or (lambda: HistogramObserver(dtype=torch.qint8))
+    check_observer(make_observer)
+    layers = [layer for layer in linear_layers(model) if isinstance(layer.module, nn.Linear)]
+    skipped = _skipped(layers, skip)
+    layers = [layer for layer in layers if layer.module not in skipped]
+    left = {layer.names[0]: reason for layer in layers if (reason := obstacle(layer, types))}
+    # Nobody can do anything about these, and `report` lists them.
+    silent = {layer.names[0] for layer in layers if type(layer.module) is NonDynamicallyQuantizableLinear}
 
-        def dynamic(module: nn.Module) -> nn.Module | None:
-            if type(module) is not nn.Linear:
-                return None
-            return DynamicLinear(quantized_weight(module, per_channel), _bias(module), reduce_range)
-
-        return _replace_all(model, dynamic)
-
-    found = _observe(model, calibrate, observer or (lambda: HistogramObserver(dtype=torch.qint8)))
-
-    def static(module: nn.Module) -> nn.Module | None:
-        if module not in found:
-            return None
-        scale, zero_point = found[module]
-        return CalibratedLinear(quantized_weight(module, per_channel), _bias(module), scale, zero_point)
-
-    return _replace_all(model, static)
-
-
-def report(model: nn.Module) -> Report:
-    """Returns what became of every linear layer of a model, in `convert`, `quantize` or `pt2e.lower`."""
-    rows = []
-    for name, module in _linear_modules(model):
-        kind = f"{type(module).__module__}.{type(module).__qualname__}".removeprefix("torch.")
-        rows.append(LayerStatus(name, kind.replace("acl_qlinear.modules", "acl_qlinear"), _status(module)))
-    for prefix, module in model.named_modules():
-        if isinstance(module, torch.fx.GraphModule):
-            rows += [LayerStatus(f"{prefix}.{row.name}" if prefix else row.name, *(row.kind, row.status))
-                     for row in _functions(module)]  # fmt: skip
-    return Report(rows)
+    model = model if inplace else _copy(model)
+    chosen = {layer.names: model.get_submodule(layer.names[0]) for layer in layers if layer.names[0] not in left}
+    inputs: dict[str, tuple[float, int]] = {}
+    if calibrate is not None:
+        inputs, unseen = observe(model, {names[0]: layer for names, layer in chosen.items()}, calibrate, make_observer)
+        left |= unseen
+    new = {}
+    for names, layer in chosen.items():
+        if names[0] not in left:
+            try:
+                new[names] = _quantized(layer, inputs.get(names[0]), per_channel, reduce_range)
+            except ValueError as error:
+                left[names[0]] = str(error)
+    if named := [f"\n  {name or '(model)'}: {reason}" for name, reason in left.items() if name not in silent]:
+        warnings.warn(f"acl_qlinear.quantize leaves linear layers as they are:{''.join(named)}", stacklevel=2)
+    return _with(model, new)
 
 
 def quantized_weight(module: nn.Linear, per_channel: bool) -> Tensor:
@@ -170,102 +135,84 @@ def quantized_weight(module: nn.Linear, per_channel: bool) -> Tensor:
     return torch.quantize_per_tensor(weight, scale.item(), zero_point.item(), torch.qint8)
 
 
-def _bias(module: nn.Linear) -> Tensor | None:
-    return None if module.bias is None else module.bias.detach().float()
+def _quantized(
+    module: nn.Module, input: tuple[float, int] | None, per_channel: bool, reduce_range: bool
+) -> PackedLinear:
+    """A float layer as int8: static where scale and zero point of its input are given."""
+    assert isinstance(module, nn.Linear)
+    weight, dtype = quantized_weight(module, per_channel), module.weight.dtype
+    bias = None if module.bias is None else module.bias.detach().float()
+    if input is None:
+        return DynamicLinear(weight, bias, reduce_range, dtype=dtype)
+    return CalibratedLinear(weight, bias, *input, dtype=dtype)
 
 
-def _from_torch(module: nn.Module) -> nn.Module | None:
-    """Our layer for one of PyTorch's quantized ones; None for everything else and where it cannot be."""
-    for kind in (Linear, DynamicLinear):
-        if type(module) in kind._of_torch:
-            try:
-                return kind.from_torch(module)
-            except ValueError:
-                return None
-    return None
+def _checked(types: Iterable[type[nn.Linear]]) -> Types:
+    types = tuple(types)
+    for kind in types:
+        if not (isinstance(kind, type) and issubclass(kind, nn.Linear)):
+            raise TypeError(f"types has {kind!r}, expected subclasses of torch.nn.Linear")
+    return types
 
 
-def _status(module: nn.Module) -> str:
-    """What became of a linear layer: `REPLACED`, or why it is not."""
-    if isinstance(module, PackedLinear):
-        return REPLACED
-    for kind in (Linear, DynamicLinear):
-        if type(module) in kind._of_torch:
-            try:
-                kind.from_torch(module)
-            except ValueError as error:
-                return str(error)
-            return REPLACEABLE
-    if isinstance(module, nn.Linear):
-        return _FP32 if type(module) is nn.Linear else _SUBCLASS
-    return _OTHER
+def _skipped(layers: list[Layer], skip: Skip) -> set[nn.Module]:
+    if callable(skip):
+        return {layer.module for layer in layers if any(skip(name, layer.module) for name in layer.names)}
+    skipped = set()
+    for pattern in [skip] if isinstance(skip, str) else skip:
+        matching = {layer.module for layer in layers if any(fnmatchcase(name, pattern) for name in layer.names)}
+        if not matching:
+            names = ", ".join(name for layer in layers for name in layer.names)
+            raise ValueError(f"skip has {pattern!r}, expected the name of a linear layer, or wildcards: {names}")
+        skipped |= matching
+    return skipped
 
 
-def _linear_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    kinds = (PackedLinear, nn.Linear, nnq.Linear)
-    return ((name, module) for name, module in model.named_modules() if isinstance(module, kinds))
-
-
-def _functions(module: torch.fx.GraphModule) -> Iterator[LayerStatus]:
-    for node in module.graph.nodes:
-        schema = getattr(node.target, "_schema", None)
-        name = schema.name if schema else getattr(node.target, "_qualified_op_name", "")
-        if name in _FUNCTIONS:
-            yield LayerStatus(node.name, name, "a function in a graph, not a module")
-        elif name in ("acl_qlinear::linear_int8", "acl_qlinear::linear_dynamic"):
-            yield LayerStatus(node.name, name, REPLACED)
-
-
-def _replace_all(model: nn.Module, replacement: Callable[[nn.Module], nn.Module | None]) -> nn.Module:
-    """Puts `replacement(module)` in the place of every module for which it is not None, or of none at all."""
-    found: dict[nn.Module, nn.Module] = {}
-    for name, module in model.named_modules():
-        try:
-            new = replacement(module)
-        except ValueError as error:
-            raise ValueError(f"layer {name or '(model)'}: {error}") from error
-        if new is not None:
-            new.train(module.training)
-            for hooks in _HOOKS:
-                setattr(new, hooks, getattr(module, hooks))
-            found[module] = new
-    for parent in list(model.modules()):
-        for name, child in parent._modules.items():
-            if child in found:
-                setattr(parent, name, found[child])
-        # PyTorch's fast path for encoders takes the weights of its layers: it is for ReLU and
-        # GELU, 1 and 2, and nested tensors are only for it.
-        if isinstance(parent, nn.TransformerEncoderLayer) and isinstance(parent.linear1, PackedLinear):
-            parent.activation_relu_or_gelu = 0
-        elif isinstance(parent, nn.TransformerEncoder):
-            parent.use_nested_tensor = False
-    return found.get(model, model)
-
-
-def _observe(
-    model: nn.Module, calibrate: Callable[[nn.Module], object], make_observer: Callable[[], nn.Module]
-) -> dict[nn.Module, tuple[float, int]]:
-    """Scale and zero point of the inputs of every torch.nn.Linear that calibration runs."""
-    names = {module: name for name, module in model.named_modules() if type(module) is nn.Linear}
-    observers: dict[nn.Module, nn.Module] = {}
-    handles = []
-
-    def watch(module: nn.Module, args: tuple[Tensor, ...]) -> None:
-        if module not in observers:
-            observers[module] = make_observer()
-        observers[module](args[0].detach().float())
-
+def _copy(model: nn.Module) -> nn.Module:
     try:
-        handles = [module.register_forward_pre_hook(watch) for module in names]
-        with torch.no_grad():
-            calibrate(model)
-    finally:
-        for handle in handles:
-            handle.remove()
-    if missed := [name for module, name in names.items() if module not in observers]:
-        warnings.warn(f"calibrate() did not run {', '.join(missed)}: not quantized", stacklevel=3)
-    result = {}
-    for module, observer in observers.items():
-        scale, zero_point = observer.calculate_qparams()
-        result[module] = (scale.item(), zero_point.item())
-    return result
+        return copy.deepcopy(model)
+    except Exception as error:
+        name, _ = _not_copied("", model)
+        raise RuntimeError(
+            f"{name or 'the model'} cannot be copied, expected inplace=True, which changes the model itself: {error}"
+        ) from error
+
+
+def _not_copied(name: str, module: nn.Module) -> tuple[str, nn.Module]:
+    """The innermost module that copy.deepcopy fails for, below one that it fails for."""
+    for child_name, child in module.named_children():
+        try:
+            copy.deepcopy(child)
+        except Exception:
+            return _not_copied(f"{name}.{child_name}" if name else child_name, child)
+    return name, module
+
+
+def _with(model: nn.Module, new: dict[tuple[str, ...], PackedLinear]) -> nn.Module:
+    """Puts layers in the place of those that have these names."""
+    for names, layer in new.items():
+        _take_over(layer, model.get_submodule(names[0]))
+    for names, layer in new.items():
+        for name in names:
+            parent, _, child = name.rpartition(".")
+            if name:
+                setattr(model.get_submodule(parent), child, layer)
+    # PyTorch's fast path for encoders takes the weights of its layers: it is for ReLU and GELU, 1
+    # and 2, and nested tensors are only for it.
+    replaced = set(new.values())
+    for module in model.modules():
+        if isinstance(module, nn.TransformerEncoderLayer) and not replaced.isdisjoint(module.children()):
+            module.activation_relu_or_gelu = 0
+        elif isinstance(module, nn.TransformerEncoder) and not replaced.isdisjoint(module.modules()):
+            module.use_nested_tensor = False
+    return next((layer for names, layer in new.items() if "" in names), model)
+
+
+def _take_over(layer: PackedLinear, old: nn.Module) -> None:
+    """Gives a layer what others have attached to the one that it replaces."""
+    layer.train(old.training)
+    for hooks in _HOOKS:
+        setattr(layer, hooks, getattr(old, hooks))
+    if isinstance(old, nn.Linear):
+        for name in vars(old).keys() - vars(layer).keys():
+            setattr(layer, name, getattr(old, name))

@@ -1,7 +1,11 @@
 # SPDX-License-Identifier: MIT
 """Linear layers as modules, each with its weight packed once."""
 
-from typing import Any, ClassVar
+import copy
+import math
+from collections.abc import Callable
+from multiprocessing.reduction import ForkingPickler
+from typing import Any, NamedTuple
 
 import torch
 import torch.ao.nn.intrinsic.quantized as nniq
@@ -10,47 +14,121 @@ import torch.ao.nn.quantized as nnq
 import torch.ao.nn.quantized.dynamic as nnqd
 from torch import Tensor
 
+from . import float_view
 from .ops import prepack, prepack_int8, unpack
 
-_linear = torch.ops.acl_qlinear.linear.default
-_linear_int8 = torch.ops.acl_qlinear.linear_int8.default
-_linear_dynamic = torch.ops.acl_qlinear.linear_dynamic.default
-# The parts of the state_dict that are arguments of `prepack_int8`.
-_PACKED_PARTS = ("weight", "weight_scale", "weight_zero_point", "bias")
+# Not their overloads (`.default`): TorchScript compiles no calls of those.
+_linear = torch.ops.acl_qlinear.linear
+_linear_int8 = torch.ops.acl_qlinear.linear_int8
+_linear_dynamic = torch.ops.acl_qlinear.linear_dynamic
+
+# A state_dict holds an index into this: names are only ever added, at the end.
+_ACTIVATIONS = ("none", "relu", "leaky_relu", "tanh", "gelu", "gelu_tanh", "silu")
+# The parts of a state_dict that are the first arguments of `prepack_int8`. No float layer has such keys.
+_WEIGHT = ("weight_int8", "weight_scale", "weight_zero_point")
+_BIAS = "bias_fp32"
+# Version 0.2.0 saved a layer with these keys, and without what came later.
+_KEYS_OF_0_2 = {"weight_int8": "weight", _BIAS: "bias"}
+_LATER_THAN_0_2 = ("activation", "negative_slope", "reduce_range")
+
+
+class _Number(NamedTuple):
+    """A number in a state_dict."""
+
+    dtype: torch.dtype
+    expected: str
+    is_valid: Callable[[Any], bool]
+
+
+_SCALE = _Number(torch.float64, "a finite number above 0", lambda value: 0 < value < math.inf)
+_NUMBERS = {
+    "activation": _Number(torch.int64, f"0 to {len(_ACTIVATIONS) - 1}", lambda value: 0 <= value < len(_ACTIVATIONS)),
+    "negative_slope": _Number(torch.float64, "a finite number", math.isfinite),
+    "scale": _SCALE,
+    "zero_point": _Number(torch.int64, "-128 to 255", lambda value: -128 <= value <= 255),
+    "x_scale": _SCALE,
+    "x_zero_point": _Number(torch.int64, "-128 to 127", lambda value: -128 <= value <= 127),
+    "reduce_range": _Number(torch.bool, "True or False", lambda value: True),
+}
 
 
 class PackedLinear(torch.nn.Module):
     """What the layers share: the packed weight, and how it is saved.
 
     Pickles and state_dicts hold the weight as it was before packing. So every CPU, build and PyTorch
-    loads what another one saved.
+    loads what another one saved. Only torch.multiprocessing shares the packed weight itself.
 
     Attributes:
         in_features: K.
         out_features: N.
         packed: The packed weight; see `acl_qlinear.prepack`.
+        has_bias: Whether there is a bias.
         activation: The activation function; see `acl_qlinear.linear`.
         negative_slope: Of leaky_relu.
+        float_dtype: The weight's dtype before `acl_qlinear.quantize`; else None.
     """
 
+    __jit_unused_properties__ = ("weight", "bias")
     # Names of the attributes that are quantization parameters: saved in the state_dict.
     _parameters_of_quantization: tuple[str, ...] = ()
+    # Not annotated: TorchScript reads what is, and Python's types only in part.
+    float_dtype = None
 
-    def __init__(self, packed: Tensor, in_features: int, activation: str, negative_slope: float) -> None:
+    def __init__(
+        self, weight: Tensor, bias: Tensor | None, activation: str, negative_slope: float,
+        dtype: torch.dtype | None = None,
+    ) -> None:  # fmt: skip
         super().__init__()
-        self.packed = packed
-        self.out_features, self.in_features = packed.shape[0], in_features
+        if activation not in _ACTIVATIONS:
+            raise ValueError(f"activation is {activation!r}, expected one of {', '.join(_ACTIVATIONS)}")
+        self.packed = prepack(weight, bias)
+        self.out_features, self.in_features = weight.shape
+        self.has_bias = bias is not None
+        self._scales = 1 if weight.qscheme() == torch.per_tensor_affine else self.out_features
         self.activation = activation
         self.negative_slope = float(negative_slope)
+        self.float_dtype = dtype
 
-    def weight(self) -> Tensor:
+    @property
+    def weight(self) -> Any:
+        """The weight, [N, K].
+
+        In a layer of `acl_qlinear.quantize`, which stands for a torch.nn.Linear, a tensor of the float
+        layer's dtype. It is read-only, and dequantized by each operation that uses its values. Its
+        shape, dtype and device cost nothing.
+
+        In other layers a method, as in PyTorch's quantized layers: `weight()` returns a qint8 tensor.
+        """
+        if self.float_dtype is None:
+            return self._quantized_weight
+        shape = (self.out_features, self.in_features)
+        # Compilers trace no new views, and drop what is not used.
+        if torch.compiler.is_compiling():
+            return float_view.float_weight(self.packed, shape, self.float_dtype)
+        return float_view.FloatView(float_view.dequantized_weight, self.packed, shape, self.float_dtype)
+
+    @property
+    def bias(self) -> Any:
+        """The bias, [N], or None.
+
+        As `weight`, a tensor or a method: `bias()` returns a float32 tensor, or None.
+        """
+        if self.float_dtype is None:
+            return self._float32_bias
+        if not self.has_bias:
+            return None
+        if torch.compiler.is_compiling():
+            return float_view.float_bias(self.packed, (self.out_features,), self.float_dtype)
+        return float_view.FloatView(float_view.unpacked_bias, self.packed, (self.out_features,), self.float_dtype)
+
+    def _quantized_weight(self) -> Tensor:
         """Returns the quantized weight, qint8 [N, K], as PyTorch's quantized layers do."""
         weight, scale, zero_point, _ = unpack(self.packed)
         if len(scale) == 1:
             return torch._make_per_tensor_quantized_tensor(weight, scale.item(), zero_point.item())
         return torch._make_per_channel_quantized_tensor(weight, scale, zero_point.long(), 0)
 
-    def bias(self) -> Tensor | None:
+    def _float32_bias(self) -> Tensor | None:
         """Returns the bias, float32 [N], or None."""
         return unpack(self.packed)[3]
 
@@ -59,42 +137,129 @@ class PackedLinear(torch.nn.Module):
         parameters = "".join(f", {name}={getattr(self, name)}" for name in self._parameters_of_quantization)
         return f"in_features={self.in_features}, out_features={self.out_features}{parameters}{fused}"
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in ("weight", "bias"):
+            raise AttributeError(
+                f"{name} of an int8 layer is read-only: its weight and bias are packed together; change the "
+                "float layer before acl_qlinear.quantize, or call load_state_dict"
+            )
+        super().__setattr__(name, value)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "PackedLinear":
+        super()._apply(fn, recurse)
+        packed = fn(self.packed)
+        # type() converts integers, too; but a packed weight does not consist of numbers.
+        if packed.dtype == torch.uint8:
+            self.packed = packed
+        if self.float_dtype is not None:
+            self.float_dtype = fn(torch.empty(1, dtype=self.float_dtype, device=self.packed.device)).dtype
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "PackedLinear":
+        new = type(self).__new__(type(self))
+        memo[id(self)] = new
+        new.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return new
+
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "packed": unpack(self.packed)}
+        return {**self.__dict__, "packed": self.packed if self.packed.is_meta else unpack(self.packed)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__({**state, "packed": prepack_int8(*state["packed"])})
+        parts = state["packed"]
+        if not isinstance(parts, Tensor):
+            # Counted, since 0.2.0 saved neither number.
+            counts = {"has_bias": parts[3] is not None, "_scales": len(parts[1])}
+            state = {**state, **counts, "packed": prepack_int8(*parts)}
+        super().__setstate__(state)
+
+    def _parts(self) -> dict[str, Tensor]:
+        """The arguments of `prepack_int8` by their keys in a state_dict; without values on the meta device."""
+        if self.packed.is_meta:
+            N, K, new = self.out_features, self.in_features, self.packed.new_empty
+            parts: Any = (
+                new((N, K), dtype=torch.int8), new(self._scales, dtype=torch.float64),
+                new(self._scales, dtype=torch.int32), new(N, dtype=torch.float32),
+            )  # fmt: skip
+        else:
+            parts = unpack(self.packed)
+        return dict(zip((*_WEIGHT, _BIAS) if self.has_bias else _WEIGHT, parts, strict=False))
+
+    def _numbers(self) -> tuple[str, ...]:
+        return (*self._parameters_of_quantization, "activation", "negative_slope")
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
-        for name, value in zip(_PACKED_PARTS, unpack(self.packed), strict=True):
-            if value is not None:
-                destination[prefix + name] = value
-        for name in self._parameters_of_quantization:
+        for name, part in self._parts().items():
+            destination[prefix + name] = part
+        for name in self._numbers():
             value = getattr(self, name)
-            dtype = torch.float64 if isinstance(value, float) else torch.int64
-            destination[prefix + name] = torch.tensor(value, dtype=dtype)
+            value = _ACTIVATIONS.index(value) if name == "activation" else value
+            destination[prefix + name] = torch.tensor(value, dtype=_NUMBERS[name].dtype)
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, local_metadata: dict[str, Any], strict: bool,
         missing_keys: list[str], unexpected_keys: list[str], error_msgs: list[str],
     ) -> None:  # fmt: skip
-        mine = (*_PACKED_PARTS, *self._parameters_of_quantization)
-        found = {name: state_dict[prefix + name] for name in mine if prefix + name in state_dict}
-        missing = [prefix + name for name in mine if name not in found and name != "bias"]
-        if missing:
-            missing_keys += missing
-        elif found["weight"].shape != (self.out_features, self.in_features):
-            error_msgs.append(
-                f"{prefix}weight has shape {list(found['weight'].shape)}, expected "
-                f"[{self.out_features}, {self.in_features}]"
-            )
-        else:
-            self.packed = prepack_int8(*(found.get(name) for name in _PACKED_PARTS))
-            for name in self._parameters_of_quantization:
-                setattr(self, name, found[name].item())
-        rest = {key: value for key, value in state_dict.items() if key not in {prefix + name for name in mine}}
-        super()._load_from_state_dict(rest, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs)
+        unknown: list[str] = []
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, missing_keys, unknown, error_msgs)
+        keys = {name: name for name in (*_WEIGHT, *([_BIAS] if self.has_bias else []), *self._numbers())}
+        optional: tuple[str, ...] = ()
+        if prefix + "weight_int8" not in state_dict and _is_int8(state_dict.get(prefix + "weight")):
+            keys |= {name: key for name, key in _KEYS_OF_0_2.items() if name in keys}
+            optional = _LATER_THAN_0_2
+        given = {name: state_dict[prefix + key] for name, key in keys.items() if prefix + key in state_dict}
+        missing_keys += [prefix + keys[name] for name in keys if name not in given and name not in optional]
+        unexpected_keys += [key for key in unknown if key.removeprefix(prefix) not in keys.values()]
+        errors, new = self._read(given)
+        error_msgs += [f"{prefix}{keys[name]}{error}" for name, error in errors]
+        # A weight in part goes with nothing else.
+        if not errors and len(given.keys() & set(_WEIGHT)) in (0, len(_WEIGHT)):
+            self.__dict__.update(new)
+
+    def _read(self, given: dict[str, Any]) -> tuple[list[tuple[str, str]], dict[str, Any]]:
+        """What is wrong with parts of a state_dict, by name; and the attributes that they make, if nothing is."""
+        errors: list[tuple[str, str]] = []
+        new: dict[str, Any] = {}
+        for name in self._numbers():
+            if name in given:
+                try:
+                    new[name] = _number(name, given[name])
+                except (TypeError, ValueError) as error:
+                    errors.append((name, f" {error}"))
+        if (is_whole := all(name in given for name in _WEIGHT)) and not _is_int8(given["weight_int8"]):
+            errors.append(("weight_int8", f" is {_description(given['weight_int8'])}, expected an int8 tensor"))
+        elif is_whole and given["weight_int8"].shape != (self.out_features, self.in_features):
+            shape = list(given["weight_int8"].shape)
+            errors.append(("weight_int8", f" has shape {shape}, expected [{self.out_features}, {self.in_features}]"))
+        elif is_whole or _BIAS in given:
+            try:
+                kept = {} if is_whole and (_BIAS in given or not self.has_bias) else self._parts()
+                weight, scale, zero_point = ((given if is_whole else kept)[name] for name in _WEIGHT)
+                new["packed"] = prepack_int8(weight, scale, zero_point, given.get(_BIAS, kept.get(_BIAS)))
+                new["_scales"] = scale.numel()
+            except (AttributeError, TypeError, ValueError, RuntimeError) as error:
+                errors.append(("weight_int8" if is_whole else _BIAS, f" cannot be packed: {error}"))
+        return errors, new
+
+
+def _is_int8(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.dtype == torch.int8
+
+
+def _description(value: Any) -> str:
+    return f"{value.dtype} {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+
+
+def _number(name: str, saved: Any) -> Any:
+    """The attribute that a number in a state_dict stands for."""
+    dtype, expected, is_valid = _NUMBERS[name]
+    if not isinstance(saved, Tensor) or saved.numel() != 1 or saved.is_meta:
+        raise TypeError(f"is {_description(saved)}, expected a tensor with one number")
+    if saved.dtype != dtype:
+        raise TypeError(f"is {saved.dtype}, expected {dtype}")
+    if not is_valid(value := saved.item()):
+        raise ValueError(f"is {value}, expected {expected}")
+    return _ACTIVATIONS[value] if name == "activation" else value
 
 
 class Linear(PackedLinear):
@@ -104,13 +269,6 @@ class Linear(PackedLinear):
     """
 
     _parameters_of_quantization = ("scale", "zero_point")
-    # PyTorch's layers that it computes the same as, and their activation functions.
-    _of_torch: ClassVar[dict[type, str]] = {
-        nnq.Linear: "none",
-        nniq.LinearReLU: "relu",
-        nniq.LinearLeakyReLU: "leaky_relu",
-        nniq.LinearTanh: "tanh",
-    }
 
     def __init__(
         self, weight: Tensor, bias: Tensor | None, scale: float, zero_point: int,
@@ -125,8 +283,12 @@ class Linear(PackedLinear):
             zero_point: Of the output.
             activation: See `acl_qlinear.linear`.
             negative_slope: Of leaky_relu.
+
+        Raises:
+            TypeError: As `acl_qlinear.prepack`.
+            ValueError: As `acl_qlinear.prepack`; or another activation function.
         """
-        super().__init__(prepack(weight, bias), weight.shape[1], activation, negative_slope)
+        super().__init__(weight, bias, activation, negative_slope)
         self.scale = float(scale)
         self.zero_point = int(zero_point)
 
@@ -142,7 +304,7 @@ class Linear(PackedLinear):
             TypeError: Another module.
             ValueError: `prepack` refuses the weight.
         """
-        activation = _activation_of(cls._of_torch, module)
+        activation = _activation_of(cls, module)
         slope = getattr(module, "negative_slope", 0.01)
         return cls(module.weight(), module.bias(), module.scale, module.zero_point, activation, slope)
 
@@ -159,11 +321,11 @@ class DynamicLinear(PackedLinear):
     See `acl_qlinear.linear_dynamic`.
     """
 
-    _of_torch: ClassVar[dict[type, str]] = {nnqd.Linear: "none", nniqd.LinearReLU: "relu"}
+    _parameters_of_quantization = ("reduce_range",)
 
     def __init__(
         self, weight: Tensor, bias: Tensor | None, reduce_range: bool = False,
-        activation: str = "none", negative_slope: float = 0.01,
+        activation: str = "none", negative_slope: float = 0.01, dtype: torch.dtype | None = None,
     ) -> None:  # fmt: skip
         """Packs the weight.
 
@@ -173,8 +335,13 @@ class DynamicLinear(PackedLinear):
             reduce_range: Whether activations have 7 bits instead of 8.
             activation: See `acl_qlinear.linear`.
             negative_slope: Of leaky_relu.
+            dtype: Of the float layer that this one stands for: see `weight`. Else None.
+
+        Raises:
+            TypeError: As `acl_qlinear.prepack`.
+            ValueError: As `acl_qlinear.prepack`; or another activation function.
         """
-        super().__init__(prepack(weight, bias), weight.shape[1], activation, negative_slope)
+        super().__init__(weight, bias, activation, negative_slope, dtype)
         self.reduce_range = bool(reduce_range)
 
     @classmethod
@@ -189,16 +356,14 @@ class DynamicLinear(PackedLinear):
             TypeError: Another module.
             ValueError: `prepack` refuses the weight, or it is float16.
         """
-        activation = _activation_of(cls._of_torch, module)
+        activation = _activation_of(cls, module)
         if (dtype := module._packed_params.dtype) != torch.qint8:
             raise ValueError(f"module's weight is {dtype}, expected torch.qint8")
-        # As PyTorch's forward: reduced since version 4 of the module.
-        reduce_range = module.version is not None and module.version >= 4
-        return cls(module.weight(), module.bias(), reduce_range, activation)
+        return cls(module.weight(), module.bias(), _reduces_range(module), activation)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Returns [..., N] for x: [..., K]."""
-        return _linear_dynamic(x, self.packed, self.reduce_range, None, self.activation, self.negative_slope)
+    def forward(self, input: Tensor) -> Tensor:
+        """Returns [..., N] for input: [..., K]."""
+        return _linear_dynamic(input, self.packed, self.reduce_range, None, self.activation, self.negative_slope)
 
 
 class CalibratedLinear(PackedLinear):
@@ -212,7 +377,7 @@ class CalibratedLinear(PackedLinear):
 
     def __init__(
         self, weight: Tensor, bias: Tensor | None, x_scale: float, x_zero_point: int,
-        activation: str = "none", negative_slope: float = 0.01,
+        activation: str = "none", negative_slope: float = 0.01, dtype: torch.dtype | None = None,
     ) -> None:  # fmt: skip
         """Packs the weight.
 
@@ -223,21 +388,83 @@ class CalibratedLinear(PackedLinear):
             x_zero_point: Of the input as int8.
             activation: See `acl_qlinear.linear`.
             negative_slope: Of leaky_relu.
+            dtype: Of the float layer that this one stands for: see `weight`. Else None.
+
+        Raises:
+            TypeError: As `acl_qlinear.prepack`.
+            ValueError: As `acl_qlinear.prepack`; or another activation function.
         """
-        super().__init__(prepack(weight, bias), weight.shape[1], activation, negative_slope)
+        super().__init__(weight, bias, activation, negative_slope, dtype)
         self.x_scale = float(x_scale)
         self.x_zero_point = int(x_zero_point)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Returns [..., N] for x: [..., K]."""
+    def forward(self, input: Tensor) -> Tensor:
+        """Returns [..., N] for input: [..., K].
+
+        Raises:
+            TypeError: The input's dtype is not a floating-point one, or not one of these.
+        """
+        if not input.is_floating_point():
+            raise TypeError(f"input is {input.dtype}, expected torch.float32 or torch.bfloat16")
         return _linear_int8(
-            x, self.x_scale, self.x_zero_point, self.packed, 1.0, 0, x.dtype, self.activation, self.negative_slope
-        )
+            input, self.x_scale, self.x_zero_point, self.packed, 1.0, 0, input.dtype, self.activation,
+            self.negative_slope,
+        )  # fmt: skip
 
 
-def _activation_of(known: dict[type, str], module: torch.nn.Module) -> str:
-    """The activation function of a layer of PyTorch's whose type is one of `known`."""
+# PyTorch's layers that ours compute the same as, and their activation functions.
+OF_TORCH: dict[type[PackedLinear], dict[type[torch.nn.Module], str]] = {
+    Linear: {
+        nnq.Linear: "none",
+        nniq.LinearReLU: "relu",
+        nniq.LinearLeakyReLU: "leaky_relu",
+        nniq.LinearTanh: "tanh",
+    },
+    DynamicLinear: {nnqd.Linear: "none", nniqd.LinearReLU: "relu"},
+}
+
+
+def _activation_of(kind: type[PackedLinear], module: torch.nn.Module) -> str:
+    """The activation function of the layer of PyTorch's that `kind` takes over."""
+    known = OF_TORCH[kind]
     if type(module) not in known:
         expected = " or ".join(f"{t.__module__}.{t.__qualname__}" for t in known)
         raise TypeError(f"module is a {type(module).__module__}.{type(module).__qualname__}, expected a {expected}")
     return known[type(module)]
+
+
+def _reduces_range(module: torch.nn.Module) -> bool:
+    """Whether one of PyTorch's dynamic layers quantizes to 7 bits.
+
+    It asks for that since its version 4. But the engine that packed its weight decides, and qnnpack
+    ignores it. No attribute tells which engine that was.
+    """
+    if module.version is None or module.version < 4:
+        return False
+    linear, weight = torch.ops.quantized.linear_dynamic, module._packed_params._packed_params
+    try:
+        linear(torch.zeros(1, module.in_features, dtype=torch.float64), weight, True)
+    except RuntimeError as error:
+        # These do reduce it. They are not called: in PyTorch 2.9, oneDNN rearranges a weight for the
+        # first M that it sees, and computes something else for every other M.
+        if "(ONEDNN)" in str(error) or "(ACL)" in str(error):
+            return True
+    # Seven different numbers, at least, so that not all of them are on both grids.
+    rows = 1 if module.in_features >= 7 else 7
+    x = torch.linspace(-1, 0.7, rows * module.in_features).reshape(rows, module.in_features)
+    return not torch.equal(linear(x, weight, True), linear(x, weight, False))
+
+
+def _shared(layer: PackedLinear) -> tuple[Callable[..., PackedLinear], tuple[Any, ...]]:
+    return _from_shared, (type(layer), dict(layer.__dict__))
+
+
+def _from_shared(kind: type[PackedLinear], state: dict[str, Any]) -> PackedLinear:
+    layer = kind.__new__(kind)
+    layer.__setstate__(state)
+    return layer
+
+
+# A process on the same machine has the same CPU: torch.multiprocessing shares packed weights.
+for _kind in (Linear, DynamicLinear, CalibratedLinear):
+    ForkingPickler.register(_kind, _shared)

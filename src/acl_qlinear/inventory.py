@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: MIT
+"""The linear layers of a model, and what keeps each of them from being replaced."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+import torch
+import torch.ao.nn.quantized as nnq
+from torch import Tensor, nn
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
+from torch.nn.utils import parametrize
+
+from .modules import OF_TORCH, PackedLinear
+from .ops import prepack_int8
+
+Types = tuple[type[nn.Linear], ...]
+
+_COMPILED = "unknown: below a compiled module, whose graphs may hold another layer; quantize before torch.compile"
+_OTHER = "a quantized linear layer of another kind"
+_IN_ATTENTION = "part of nn.MultiheadAttention, which uses its weight directly"
+# Parameters and buffers by which one can tell what computes a weight on each call, and what ends that.
+_COMPUTED = {
+    "_mask": "torch.nn.utils.prune.remove(layer, {name!r})",
+    "_g": "torch.nn.utils.remove_weight_norm(layer)",
+    "_u": "torch.nn.utils.remove_spectral_norm(layer)",
+}
+_OF_EVERY_MODULE = frozenset(vars(nn.Module()))
+
+
+class Layer(NamedTuple):
+    """A linear layer of any kind.
+
+    Attributes:
+        names: Its names in the model.
+        module: The layer.
+        is_compiled: Whether it is below a compiled module.
+        place: The attribute, not a submodule, that it is kept in; else None.
+    """
+
+    names: tuple[str, ...]
+    module: nn.Module
+    is_compiled: bool
+    place: str | None
+
+
+def linear_layers(model: nn.Module) -> list[Layer]:
+    """Every linear layer of a model once: float and quantized, PyTorch's and ours."""
+    places = _places(model)
+    names: dict[nn.Module, list[str]] = {}
+    compiled = set()
+    for name, module, above in walk(model):
+        if is_linear(module):
+            names.setdefault(module, []).append(name)
+            if any(_is_compiled(parent) for parent in above):
+                compiled.add(module)
+    for module, place in places.items():
+        names.setdefault(module, [place])
+    return [Layer(tuple(all_), module, module in compiled, places.get(module)) for module, all_ in names.items()]
+
+
+def obstacle(layer: Layer, types: Types = ()) -> str | None:
+    """Why a layer of PyTorch's is left as it is, as far as it shows before anything runs; else None.
+
+    Nothing large is packed to find out.
+
+    Args:
+        layer: A float or quantized one.
+        types: Subclasses of torch.nn.Linear that compute what it computes.
+    """
+    module = layer.module
+    if layer.is_compiled:
+        return _COMPILED
+    if layer.place is not None:
+        return f"kept in {layer.place}, which is not a submodule: use nn.ModuleList or nn.ModuleDict"
+    if "forward" in vars(module):
+        return "its forward was replaced by another function: quantize before that"
+    if isinstance(module, nn.Linear):
+        return _of_structure(module, types) or _of_values(module)
+    if any(type(module) in known for known in OF_TORCH.values()):
+        return _of_quantized(module)
+    return _OTHER
+
+
+def walk(
+    module: nn.Module, name: str = "", above: tuple[nn.Module, ...] = ()
+) -> Iterator[tuple[str, nn.Module, tuple[nn.Module, ...]]]:
+    """A model's modules under all of their names, each with the modules from the model to itself."""
+    if module in above:
+        return
+    above = (*above, module)
+    yield name, module, above
+    for child_name, child in module._modules.items():
+        if child is not None:
+            yield from walk(child, f"{name}.{child_name}" if name else child_name, above)
+
+
+def is_linear(module: nn.Module) -> bool:
+    return isinstance(module, (PackedLinear, nn.Linear, nnq.Linear))
+
+
+def _is_compiled(module: nn.Module) -> bool:
+    # By the name of its part, since asking for torch.compile's class would import the compiler.
+    return "_orig_mod" in module._modules or module._compiled_call_impl is not None
+
+
+def _places(model: nn.Module) -> dict[nn.Module, str]:
+    """Linear layers in lists, tuples, dicts and plain attributes of modules, where nothing replaces them."""
+    known = dict.fromkeys(model.modules(), "")
+    places: dict[nn.Module, str] = {}
+    waiting = list(model.named_modules())
+    while waiting:
+        name, module = waiting.pop()
+        for attribute, value in vars(module).items():
+            if attribute in _OF_EVERY_MODULE:
+                continue
+            for place, found in _modules_in(value, f"{name}.{attribute}" if name else attribute):
+                # What is below one of the model's modules is replaced there.
+                new = [("", found)] if found in known else list(found.named_modules(prefix=""))
+                for below, part in new:
+                    part_place = f"{place}.{below}" if below else place
+                    if is_linear(part):
+                        places.setdefault(part, part_place)
+                    if part not in known:
+                        known[part] = part_place
+                        waiting.append((part_place, part))
+    return places
+
+
+def _modules_in(value: Any, place: str, above: tuple[int, ...] = ()) -> Iterator[tuple[str, nn.Module]]:
+    items: Iterable[tuple[Any, Any]] = ()
+    if isinstance(value, nn.Module):
+        yield place, value
+    elif isinstance(value, (list, tuple)):
+        items = enumerate(value)
+    elif isinstance(value, dict):
+        items = value.items()
+    if id(value) not in above:
+        for key, item in items:
+            yield from _modules_in(item, f"{place}[{key!r}]", (*above, id(value)))
+
+
+def _of_structure(module: nn.Linear, types: Types) -> str | None:
+    if parametrize.is_parametrized(module):
+        names = ", ".join(module.parametrizations)
+        return f"torch.nn.utils.parametrize computes its {names}: remove_parametrizations makes that permanent"
+    if type(module) is NonDynamicallyQuantizableLinear and type(module) not in types:
+        return f"a subclass of torch.nn.Linear: {_IN_ATTENTION}"
+    if type(module) is not nn.Linear and type(module) not in types:
+        return (
+            "a subclass of torch.nn.Linear: if its forward does what torch.nn.Linear's does, "
+            f"quantize(model, types=({type(module).__name__},)) takes it"
+        )
+    for name in ("weight", "bias"):
+        if name not in module._parameters:
+            state = {**module._parameters, **module._buffers}
+            fix = next((fix for suffix, fix in _COMPUTED.items() if name + suffix in state), "the float layer's own")
+            return f"its {name} is computed on each call: make it permanent with {fix.format(name=name)}"
+        value = module._parameters[name]
+        if value is not None and type(value) is not nn.Parameter:
+            return f"its {name} is a {type(value).__name__}, expected a torch.nn.Parameter"
+    more = (module._parameters.keys() | module._buffers.keys() | module._modules.keys()) - {"weight", "bias"}
+    return f"it has {', '.join(sorted(more))}, expected nothing besides weight and bias" if more else None
+
+
+def _of_values(module: nn.Linear) -> str | None:
+    weight, bias = module.weight.detach(), None if module.bias is None else module.bias.detach()
+    if weight.dtype not in (torch.float32, torch.bfloat16):
+        return f"its weight is {weight.dtype}, expected torch.float32 or torch.bfloat16"
+    for name, value in (("weight", weight), ("bias", bias)):
+        if value is not None and value.device.type != "cpu":
+            return f"its {name} is on {value.device}, expected cpu"
+    refusal = _refusal(weight.shape, torch.ones(1), None, None if bias is None else bias.float())
+    if refusal is None and not weight.isfinite().all():
+        n, k = weight.isfinite().logical_not().nonzero()[0].tolist()
+        return f"weight[{n}, {k}] is {weight[n, k].item()}, expected a finite number"
+    return refusal
+
+
+def _of_quantized(module: nn.Module) -> str | None:
+    if (dtype := getattr(module._packed_params, "dtype", torch.qint8)) != torch.qint8:
+        return f"module's weight is {dtype}, expected torch.qint8"
+    weight, bias = module.weight(), module.bias()
+    if weight.qscheme() == torch.per_tensor_affine:
+        scale, zero_point = torch.tensor([weight.q_scale()], dtype=torch.float64), torch.tensor([weight.q_zero_point()])
+    else:
+        scale, zero_point = weight.q_per_channel_scales(), weight.q_per_channel_zero_points().long()
+    return _refusal(weight.shape, scale, zero_point, None if bias is None else bias.detach())
+
+
+def _refusal(shape: torch.Size, scale: Tensor, zero_point: Tensor | None, bias: Tensor | None) -> str | None:
+    """What `prepack` has against a weight: asked for one row and for one column of it."""
+    N, K = shape
+    any_zero_point = None if zero_point is None else zero_point.ne(0).any().long().reshape(1)
+    try:
+        prepack_int8(torch.zeros(min(N, 1), K, dtype=torch.int8), torch.ones(1), any_zero_point)
+        prepack_int8(torch.zeros(N, 1, dtype=torch.int8), scale, zero_point, bias)
+    except (TypeError, ValueError) as error:
+        return str(error).removeprefix("acl_qlinear::prepack_int8: ")
+    return None
