@@ -70,7 +70,7 @@ class Maker:
 
     rng: random.Random
     with_encoders: bool
-    # PyTorch's static layers take no vectors.
+    # Of inputs: not all of PyTorch's quantized layers take vectors.
     lowest_rank: int
     width: int = 0
     # Attention takes matrices, and batches of them.
@@ -98,7 +98,8 @@ class Maker:
         return self.rng.choice([*simple, *nested, *encoders])()
 
     def norm(self) -> nn.Module:
-        return nn.Sequential(self.linear(), nn.LayerNorm(self.width))
+        # Of few numbers, a norm makes much of what quantization changes.
+        return nn.Sequential(self.linear(self.rng.choice(SIZES[4:])), nn.LayerNorm(self.width))
 
     def perceptron(self) -> nn.Module:
         return nn.Sequential(self.linear(), self.rng.choice(ACTIVATIONS)(), self.linear())
@@ -132,6 +133,8 @@ class Maker:
         return SelfAttention(self.width, self.heads())
 
     def encoder(self) -> nn.Module:
+        if self.width < 8:
+            return self.norm()
         rng, heads = self.rng, self.heads()
         activation = rng.choice([nn.functional.relu, nn.functional.gelu, torch.tanh])
         norm_first = rng.random() < 0.5
@@ -146,7 +149,6 @@ class Tally:
 
     errors: Errors = field(default_factory=Errors)
     of_torch: Errors = field(default_factory=Errors)
-    wrong_in_torch: int = 0
     calls: int = 0
     cosines: list[float] = field(default_factory=list)
     kinds: dict[str, int] = field(default_factory=dict)
@@ -169,7 +171,7 @@ def check_model(seed: int, tally: Tally) -> None:
     torch.manual_seed(seed)
     way = rng.choice(["dynamic", "static", "torch dynamic", "torch static"])
     tally.kinds[way] = tally.kinds.get(way, 0) + 1
-    maker = Maker(rng, with_encoders="torch" not in way, lowest_rank=2 if way == "torch static" else 1)
+    maker = Maker(rng, with_encoders="torch" not in way, lowest_rank=2 if "torch" in way else 1)
     model, width = maker.model()
     dtype = rng.choice([torch.float32, torch.bfloat16]) if "torch" not in way else torch.float32
     model = model.to(dtype).eval()
@@ -184,18 +186,16 @@ def check_model(seed: int, tally: Tally) -> None:
 def check_quantize(way, rng, model, inputs, tally):
     """Our quantized model, and a function that makes one with other weights."""
     options = {"per_channel": rng.random() < 0.5}
+    linears = [m for m in model.modules() if type(m) is nn.Linear]
     if way == "dynamic":
         options["reduce_range"] = rng.random() < 0.5
     else:
         options["calibrate"] = lambda m: [m(x) for x in inputs if x.numel()]
+        observers = [tq.HistogramObserver.with_args(bins=64), tq.MinMaxObserver, tq.MovingAverageMinMaxObserver]
         # The default, a histogram of 2048 bins, takes half a second for a layer where it is emulated.
-        if rng.random() < 0.95:
-            observer = rng.choice(
-                [tq.HistogramObserver.with_args(bins=64), tq.MinMaxObserver, tq.MovingAverageMinMaxObserver]
-            )
-            options["observer"] = functools.partial(observer, dtype=torch.qint8)
+        if len(linears) > 3 or rng.random() < 0.7:
+            options["observer"] = functools.partial(rng.choice(observers), dtype=torch.qint8)
     expected = [model(x) for x in inputs]
-    linears = [m for m in model.modules() if type(m) is nn.Linear]
     idle = [m.idle for m in model.modules() if isinstance(m, Branches) and m.idle is not None]
     state, structure = copy.deepcopy(model.state_dict()), repr(model)
     other = copy.deepcopy(model)
@@ -216,7 +216,7 @@ def check_quantize(way, rng, model, inputs, tally):
         # The angle between single numbers says nothing.
         if y.numel() >= 64 and y.any():
             tally.cosines.append(nn.functional.cosine_similarity(z.flatten().float(), y.flatten().float(), 0).item())
-            assert tally.cosines[-1] > 0.5, tally.cosines[-1]
+            assert tally.cosines[-1] > 0.9, tally.cosines[-1]
     for parameter in other.parameters():
         parameter.uniform_(-0.1, 0.1)
     return ours, lambda: quantize(other, **options)
@@ -244,7 +244,10 @@ def check_convert(way, rng, model, inputs, tally):
         layers = {name: m for name, m in theirs.named_modules() if isinstance(m, kinds)}
         assert layers and all(isinstance(ours.get_submodule(name), acl_qlinear.PackedLinear) for name in layers)
         names = {module: name for name, module in layers.items()}
-        for x, y, layer in calls(theirs, kinds, inputs):
+        # PyTorch's oneDNN engine gives empty results of another shape.
+        for x, y, layer in calls(theirs, kinds, [x for x in inputs if x.numel()]):
+            # PyTorch's per-channel layers for oneDNN are wrong from the second call on: a new one for each.
+            y = copy.deepcopy(layer)(x) if isinstance(layer, nnqd.Linear) and engine == "onednn" else y
             check_same(ours.get_submodule(names[layer]), x, y, tally)
         for x, y, layer in calls(ours, acl_qlinear.PackedLinear, inputs):
             check_layer(layer, x, y, tally)
@@ -343,22 +346,12 @@ def check_layer(layer, x, y, tally):
 def check_same(layer, x, y, tally):
     """Our layer against PyTorch's, for the same input."""
     z = layer(x)
-    # PyTorch's oneDNN engine gives empty results of another shape.
-    if not x.numel():
-        return
     assert z.shape == y.shape and z.dtype == y.dtype
     if y.is_quantized:
         assert (z.q_scale(), z.q_zero_point()) == (y.q_scale(), y.q_zero_point())
         tally.of_torch.add(z.int_repr().numpy(), y.int_repr().numpy())
     else:
-        real = nn.functional.linear(x, layer.weight().dequantize(), layer.bias())
-        near = 0.1 * real.abs().max() + 1e-6
-        assert (z - real).abs().max() <= near
-        # PyTorch's oneDNN engine is wrong for some dynamic layers per channel, by half and more.
-        if (y - real).abs().max() > near:
-            tally.wrong_in_torch += 1
-        else:
-            torch.testing.assert_close(z, y, rtol=1e-5, atol=1e-5 * y.abs().max().item())
+        torch.testing.assert_close(z, y, rtol=1e-5, atol=1e-5 * y.abs().max().item())
 
 
 def check_report(model):
@@ -404,8 +397,7 @@ def test_fuzz():
             raise AssertionError(f"model {seed} fails; alone: {alone}") from error
     print(
         f"\n{MODELS} models from {FIRST}, {tally.kinds}: {tally.calls} calls, {tally.errors.off} of {tally.errors.all} "
-        f"integers off, {tally.of_torch.off} of {tally.of_torch.all} other than PyTorch's, of whose layers "
-        f"{tally.wrong_in_torch} calls were wrong"
+        f"integers off, {tally.of_torch.off} of {tally.of_torch.all} other than PyTorch's"
     )
     if MODELS >= 100:
         assert len(tally.kinds) == 4 and tally.calls > 5 * MODELS
