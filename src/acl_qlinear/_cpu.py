@@ -1,7 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""What builds for a microarchitecture need of the CPU. Imports nothing but Python's own."""
+"""The CPU: what builds for a microarchitecture need of it, and how many there are. Imports nothing but Python's own."""
 
 import ctypes
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
 
 AT_HWCAP = 16
 AT_HWCAP2 = 26
@@ -45,3 +49,50 @@ def missing_features(microarchitecture: str) -> list[str]:
     return [
         name for name, (entry, bit) in REQUIRED_FEATURES[microarchitecture].items() if not getauxval(entry) >> bit & 1
     ]
+
+
+def usable_cpus(root: Path = Path("/")) -> int:
+    """Returns how many CPUs this process can keep busy: those it may run on, or fewer by a cgroup's quota.
+
+    A container's quota is a cgroup's. A part of a CPU counts as one.
+
+    Args:
+        root: Where /proc and /sys are.
+    """
+    allowed = len(os.sched_getaffinity(0))
+    try:
+        return min([allowed, *(math.ceil(quota) for quota in _quotas(root))])
+    except OSError:  # a system without cgroups
+        return allowed
+
+
+def _quotas(root: Path) -> Iterator[float]:
+    """The CPUs of every quota that holds for this process: its own cgroups' and those of the ones around them."""
+    paths = {}
+    for line in (root / "proc/self/cgroup").read_text().splitlines():
+        _, controllers, path = line.split(":", 2)
+        if not controllers or "cpu" in controllers.split(","):
+            paths["cgroup" if controllers else "cgroup2"] = PurePosixPath(path)
+    for line in (root / "proc/self/mountinfo").read_text().splitlines():
+        place, what = line.split(" - ")
+        kind, _, options = what.split(maxsplit=2)
+        if kind not in paths or (kind == "cgroup" and "cpu" not in options.split(",")):
+            continue
+        # A container may see no more of the hierarchy than its own cgroup.
+        top, mount = place.split()[3:5]
+        own = paths[kind].relative_to(top) if paths[kind].is_relative_to(top) else PurePosixPath()
+        for group in (own, *own.parents):
+            yield from _quota(root / mount.lstrip("/") / group)
+
+
+def _quota(group: Path) -> Iterator[float]:
+    """The CPUs of a cgroup's quota, if it has one."""
+    try:
+        if (group / "cpu.max").exists():
+            quota, period = (group / "cpu.max").read_text().split()
+        else:
+            quota, period = ((group / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+    except OSError:
+        return
+    if quota != "max" and int(quota) > 0:
+        yield int(quota) / int(period)

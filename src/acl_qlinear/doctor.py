@@ -19,10 +19,11 @@ from pathlib import Path
 from typing import Any
 
 if __package__:
-    from . import _build, _cpu
+    from . import _build, _cpu, _streams
 else:
     import _build  # type: ignore[import-not-found]
     import _cpu  # type: ignore[import-not-found,no-redef]
+    import _streams  # type: ignore[import-not-found,no-redef]
 
     # Python has put this file's folder there; what lies in it is the package's, and no module by itself.
     del sys.path[0]
@@ -87,7 +88,7 @@ def glibc(prefix: Path) -> Finding:
 
 def _glibc_floors(prefix: Path) -> Iterator[tuple[str, str]]:
     for file in (prefix / "conda-meta").glob("*.json"):
-        record = json.loads(file.read_text())
+        record = json.loads(file.read_bytes())
         for depend in record.get("depends", []):
             if found := re.match(r"__glibc >=([0-9.]+)", depend):
                 yield record["name"], found[1].rstrip(".")
@@ -122,7 +123,7 @@ def _see(modules: list[str]) -> dict[str, Any]:
     try:
         import torch
 
-        seen |= {"threads": torch.get_num_threads(), "cpus": len(os.sched_getaffinity(0))}
+        seen["threads"] = torch.get_num_threads()
         import acl_qlinear
 
         for module in modules:
@@ -133,7 +134,8 @@ def _see(modules: list[str]) -> dict[str, Any]:
         seen |= {"kernel": kernel, "fallback_calls": acl_qlinear.fallback_calls()}
     except Exception as error:
         seen["error"] = str(error)
-    mapped = {line.split(maxsplit=5)[-1].strip() for line in Path("/proc/self/maps").read_text().splitlines()}
+    lines = os.fsdecode(Path("/proc/self/maps").read_bytes()).splitlines()
+    mapped = {line.split(maxsplit=5)[-1].strip() for line in lines}
     seen["openmp"] = sorted(file for file in mapped if re.match(r"lib(gomp|omp|iomp5)\b", Path(file).name))
     return seen
 
@@ -168,13 +170,14 @@ def speed(seen: dict[str, Any]) -> Finding:
         return Finding(name, PROBLEM, "a layer with symmetric weights used the fallback", "report it: it never should")
     if "asimddp" in _cpu.missing_features(NEOVERSE_V1):
         return Finding(name, PROBLEM, f"kernel {seen['kernel']}: this CPU has no dot products", "none but another CPU")
-    threads, cpus = seen["threads"], seen["cpus"]
+    threads, cpus, allowed = seen["threads"], _cpu.usable_cpus(), len(os.sched_getaffinity(0))
+    quota = f"; a cgroup's quota leaves {cpus} of {allowed} CPUs" if cpus < allowed else ""
     if threads != cpus:
         setting = f"OMP_NUM_THREADS={os.environ['OMP_NUM_THREADS']}" if "OMP_NUM_THREADS" in os.environ else "PyTorch"
         fix = f"where that is not meant: export OMP_NUM_THREADS={cpus}, or srun --cpus-per-task, with binding"
         kind = PROBLEM if threads > cpus else OK
-        return Finding(name, kind, f"{threads} thread(s) on {cpus} CPU(s), by {setting}", fix)
-    return Finding(name, OK, f"kernel {seen['kernel']}, {threads} thread(s) on {cpus} CPU(s), no fallback")
+        return Finding(name, kind, f"{threads} thread(s) on {cpus} CPU(s), by {setting}{quota}", fix)
+    return Finding(name, OK, f"kernel {seen['kernel']}, {threads} thread(s) on {cpus} CPU(s), no fallback{quota}")
 
 
 MODEL_ADVICE = """\
@@ -199,7 +202,10 @@ def _guarded(check: Callable[[], Finding]) -> Finding:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="acl-qlinear doctor", description=__doc__.splitlines()[0])
+    _streams.print_what_streams_can_take()
+    parser = argparse.ArgumentParser(
+        prog="acl-qlinear doctor", description="Says what is wrong with this environment, and what to do."
+    )
     parser.add_argument(
         "--import", dest="modules", action="append", default=[], metavar="MODULE",
         help="import this too, since it may bring another OpenMP runtime; may be repeated",

@@ -407,9 +407,8 @@ class CalibratedLinear(PackedLinear):
         if not input.is_floating_point():
             raise TypeError(f"input is {input.dtype}, expected torch.float32 or torch.bfloat16")
         return _linear_int8(
-            input, self.x_scale, self.x_zero_point, self.packed, 1.0, 0, input.dtype, self.activation,
-            self.negative_slope,
-        )  # fmt: skip
+            input, self.x_scale, self.x_zero_point, self.packed, 1.0, 0, None, self.activation, self.negative_slope
+        )
 
 
 # PyTorch's layers that ours compute the same as, and their activation functions.

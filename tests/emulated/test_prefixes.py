@@ -47,6 +47,7 @@ def run_tests(installed: Installed, run_in: Run, exchange: Path) -> Callable[...
             EXCHANGE=str(exchange),
             EXCHANGE_AS=f"{microarchitecture}-{torch}.pt",
             TORCHAO="1" if torch == TORCHES[-1] else "",
+            **{name: value for name, value in os.environ.items() if name.startswith("FUZZ_")},
         )
         print(done.stdout[-4000:], done.stderr[-2000:])
         assert done.returncode == 0

@@ -158,7 +158,7 @@ DISPATCHED = re.compile(r"_ZNK?8arm_(gemm|conv).*\d(sve|sve2|sme2?)_|_ZN8arm_con
 
 
 # Our kernels, which a weight names only where the CPU has what they need (KernelFamily::runs_here).
-OUR_KERNELS = re.compile(r"_ZN11acl_qlinear.*\d(sve_mmla|sve_dot|neon_mmla|neon_dot)")
+OUR_KERNELS = re.compile(r"_ZN11acl_qlinear.*\d(sve_mmla|sve_dot|sve_vector|neon_mmla|neon_dot)")
 
 
 def foreign_instructions(listing: str, binutils: Path, work: Path, march: str = V1) -> dict[str, set[str]]:

@@ -17,7 +17,7 @@ from rich.progress import track
 
 import acl_qlinear
 from acl_qlinear import _build
-from acl_qlinear import bench as package
+from acl_qlinear._streams import print_what_streams_can_take
 
 from . import plot, report, speed_limits
 from .cases import KINDS, Shape, wrong_results
@@ -83,7 +83,10 @@ def parse_part(text: str) -> tuple[int, int]:
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m acl_qlinear.bench", description=package.__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m acl_qlinear.bench",
+        description="Measures a linear layer on this machine: ours, PyTorch's own int8 one, and fp32, side by side.",
+    )
     presets = "; ".join(f"{name}: {preset.help}" for name, preset in PRESETS.items())
     parser.add_argument("--preset", choices=PRESETS, default="smoke", help=f"default: smoke. {presets}")
     parser.add_argument("--shape", action="append", type=parse_shape, metavar="MxKxN", help="instead of the preset's")
@@ -135,6 +138,7 @@ def write(path: Path, result: Any) -> None:
 
 
 def main() -> int:
+    print_what_streams_can_take()
     options = parse_arguments()
     console = Console(width=100, highlight=False)
     if options.compare:

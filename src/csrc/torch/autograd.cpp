@@ -18,6 +18,7 @@ struct NoGradient final : Node {
     std::string layer;
     int64_t in_features = 0;
 
+protected:
     variable_list apply(variable_list&& gradients) override {
         static const auto op = c10::Dispatcher::singleton()
                                    .findSchemaOrThrow("acl_qlinear::no_gradient", "")

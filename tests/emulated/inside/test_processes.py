@@ -2,16 +2,63 @@
 """Threads, forks and memory."""
 
 import ctypes
+import multiprocessing
 import os
 import resource
 import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from helpers import Case
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
 
 import acl_qlinear
+
+# What takes longer hangs: a call takes a millisecond, also when it is emulated.
+SECONDS = 120
+
+
+@contextmanager
+def four_threads() -> Iterator[None]:
+    """PyTorch on four threads, all of them started."""
+    torch.set_num_threads(4)
+    try:
+        torch.randn(512, 512).sin()
+        yield
+    finally:
+        torch.set_num_threads(1)
+
+
+def fork(work: Callable[[], bool]) -> int:
+    """A child that ends with status 0 where `work` returns True."""
+    child = os.fork()
+    if child == 0:
+        status = 4
+        try:
+            status = 0 if work() else 3
+        finally:
+            os._exit(status)
+    return child
+
+
+def status_of(child: int, what: str) -> int:
+    """A child's exit status."""
+    deadline = time.monotonic() + SECONDS
+    while time.monotonic() < deadline:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.05)
+    os.kill(child, 9)
+    os.waitpid(child, 0)
+    raise AssertionError(f"{what} hangs")
 
 
 def test_sixteen_python_threads_at_once():
@@ -42,27 +89,165 @@ def test_sixteen_python_threads_at_once():
 def test_calls_after_fork():
     """In a child of a process whose OpenMP threads have run, where libgomp would wait for them for ever."""
     case = Case(200, 64, 96, "u8")
-    torch.set_num_threads(4)
-    try:
+    with four_threads():
         expected = case.run("u8")
-        child = os.fork()
-        if child == 0:
-            ok = torch.equal(case.run("u8"), expected)
+
+        def work() -> bool:
             packed = acl_qlinear.prepack_int8(*acl_qlinear.unpack(case.packed))
-            os._exit(0 if ok and torch.equal(packed, case.packed) else 3)
-        for _ in range(600):
-            done, status = os.waitpid(child, os.WNOHANG)
-            if done:
-                break
-            threading.Event().wait(0.1)
-        else:
-            os.kill(child, 9)
-            raise AssertionError("the child hangs")
-        assert os.waitstatus_to_exitcode(status) == 0
+            return torch.equal(case.run("u8"), expected) and torch.equal(packed, case.packed)
+
+        assert status_of(fork(work), "the child") == 0
         # And the parent goes on.
         assert torch.equal(case.run("u8"), expected)
-    finally:
+
+
+def in_newest_thread(work: Callable[[], Any]) -> Any:
+    """What `work` returns.
+
+    Children that it forks may start threads. qemu aborts a child where a thread gets the number that
+    another of its parent's threads had: they go up from the number of the thread that forked.
+    """
+    result = []
+    thread = threading.Thread(target=lambda: result.append(work()))
+    thread.start()
+    thread.join()
+    return result[0]
+
+
+X = torch.randn(200, 64, generator=torch.Generator().manual_seed(1))
+
+
+def make_models() -> list[nn.Module]:
+    """A dynamic and a static one."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(64, 96), nn.ReLU(), nn.Linear(96, 32)).eval()
+    return [acl_qlinear.quantize(model), acl_qlinear.quantize(model, calibrate=lambda m: m(X))]
+
+
+MODELS: list[nn.Module] = []
+
+
+def run_models(rows: int) -> list[torch.Tensor]:
+    """MODELS on the first rows of X."""
+    with torch.no_grad():
+        return [model(X[:rows]) for model in MODELS]
+
+
+def are_equal(these: list[torch.Tensor], those: list[torch.Tensor]) -> bool:
+    return len(these) == len(those) == 2 and all(map(torch.equal, these, those))
+
+
+class Calls(Dataset):
+    """Samples that models make: of the first row, the first two rows, and so on."""
+
+    def __len__(self) -> int:
+        return 12
+
+    def __getitem__(self, index: int) -> list[torch.Tensor]:
+        return run_models(index + 1)
+
+
+def called_again(samples: list[list[torch.Tensor]]) -> list[list[torch.Tensor]]:
+    """Collates samples, beside what the models make of all rows."""
+    return [*samples, run_models(len(X))]
+
+
+@pytest.fixture
+def models() -> Iterator[None]:
+    MODELS[:] = make_models()
+    yield
+    MODELS.clear()
+
+
+def test_data_loader_workers(models):
+    """With the default start method; datasets and collate functions that call models."""
+    with four_threads():
+        expected = [run_models(rows + 1) for rows in range(12)]
+        whole = run_models(len(X))
+        # A worker that hangs is an error of the loader's.
+        loader = DataLoader(Calls(), batch_size=4, num_workers=2, collate_fn=called_again, timeout=SECONDS)
+        batches = in_newest_thread(lambda: list(loader))
+        assert len(batches) == 3
+        for number, (*samples, last) in enumerate(batches):
+            assert all(map(are_equal, samples, expected[4 * number :])) and are_equal(last, whole)
+        assert are_equal(run_models(len(X)), whole)
+
+
+@pytest.mark.parametrize("when", ["before a call", "after a call"])
+def test_forked_pools(when):
+    """Pools that are made before the parent has a model, where each worker makes its own, and after its calls."""
+    with four_threads():
+        if when == "after a call":
+            MODELS[:] = make_models()
+            run_models(len(X))
+        with in_newest_thread(lambda: multiprocessing.get_context("fork").Pool(2, initializer=prepare)) as pool:
+            if when == "before a call":
+                MODELS[:] = make_models()
+            expected = [run_models(rows) for rows in (1, 7, 200) * 4]
+            results = pool.map_async(run_models_to_numpy, (1, 7, 200) * 4, chunksize=1).get(timeout=SECONDS)
+    MODELS.clear()
+    for result, those in zip(results, expected, strict=True):
+        assert are_equal([torch.from_numpy(y) for y in result], those)
+
+
+def prepare() -> None:
+    # PyTorch's own layers wait for ever for threads that fork() did not copy; ours do not.
+    if not MODELS:
         torch.set_num_threads(1)
+        MODELS[:] = make_models()
+
+
+def run_models_to_numpy(rows: int) -> list[np.ndarray]:
+    return [y.numpy() for y in run_models(rows)]
+
+
+def test_preloaded_servers(models):
+    """gunicorn's preload: the parent loads and calls, its forked workers answer on several threads each."""
+    with four_threads():
+        expected = {rows: run_models(rows) for rows in (1, 7, 200)}
+
+        def serve() -> bool:
+            right: list[bool] = []
+
+            def answer(rows: int) -> None:
+                right.extend(are_equal(run_models(rows), expected[rows]) for _ in range(5))
+
+            threads = [threading.Thread(target=answer, args=(rows,)) for rows in (1, 7, 200) * 2]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            return right == [True] * 30
+
+        workers = in_newest_thread(lambda: [fork(serve) for _ in range(3)])
+        assert [status_of(worker, f"worker {i}") for i, worker in enumerate(workers)] == [0, 0, 0]
+        assert are_equal(run_models(200), expected[200])
+
+
+def test_forks_while_another_thread_is_in_a_call(models):
+    """Whatever that thread holds at that moment, it never lets go of in the child."""
+    with four_threads():
+        expected = run_models(len(X))
+        stop, right = threading.Event(), []
+
+        def call() -> None:
+            while not stop.is_set():
+                right.append(are_equal(run_models(len(X)), expected))
+
+        def fork_and_wait() -> None:
+            for number in range(20):
+                child = fork(lambda: are_equal(run_models(len(X)), expected))
+                statuses.append(status_of(child, f"child {number}"))
+
+        statuses: list[int] = []
+        caller, forker = threading.Thread(target=call), threading.Thread(target=fork_and_wait)
+        caller.start()
+        forker.start()
+        forker.join()
+        stop.set()
+        caller.join()
+        assert statuses == [0] * 20
+        assert len(right) > 20 and all(right)
 
 
 def threads_of_process() -> int:
