@@ -220,7 +220,6 @@ def test_torchscript(kind):
             torch.jit.save(module, file)
             file.seek(0)
             for other in (module, torch.jit.load(file)):
-                # A traced CalibratedLinear keeps the dtype that it was traced with.
                 for x in inputs:
                     assert torch.equal(other(x), model(x)) and other(x).dtype == model(x).dtype
 
