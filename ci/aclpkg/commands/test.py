@@ -39,6 +39,8 @@ PROGRAMS = {
         "ip": "iproute2",
         "pkg-config": "pkg-config",
         "ssh-keygen": "openssh-client",
+        # What diffoscope lists a package with.
+        "zipinfo": "unzip",
     },
     # Lmod and Environment Modules, which Debian does not install side by side, come by ci/debian.lock.
     "cluster": {
@@ -54,7 +56,10 @@ PROGRAMS = {
         "slurmd": "slurmd",
         "srun": "slurm-client",
         "ssh-keygen": "openssh-client",
+        # Lmod reads .version files by it.
+        "tclsh": "tcl",
         "umoci": "umoci",
+        "zipinfo": "unzip",
     },
 }
 INSIDE = ROOT / "tests/emulated/inside"
