@@ -27,7 +27,7 @@ def main() -> None:
     add_channel_options(parser)
     parser.add_argument("--no-ccache", action="store_true", help="compile everything, whatever was compiled before")
     options = parser.parse_args()
-    require_programs({**emulator.PROGRAMS, "diffoscope": "diffoscope-minimal"})
+    require_programs({**emulator.PROGRAMS, "diffoscope": "diffoscope-minimal", "zipinfo": "unzip"})
     if not options.package.is_file() or options.package.suffix != ".conda":
         raise CiError(f"PACKAGE is {options.package}, expected a .conda file")
 
