@@ -47,6 +47,8 @@ PROGRAMS = {
         **emulator.PROGRAMS,
         "abidiff": "abigail-tools",
         "buildah": "buildah",
+        # Debian 13's buildah makes no container without it.
+        "/usr/lib/podman/netavark": "netavark",
         "diffoscope": "diffoscope-minimal",
         "gdb-multiarch": "gdb-multiarch",
         "git": "git",

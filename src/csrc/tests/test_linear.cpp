@@ -252,6 +252,8 @@ struct Cancelling {
             w_scale = step * y_scale / x_scale;
         }
         std::generate_n(std::back_inserter(w), N * K, [&] { return static_cast<int8_t>(random.integer(1, 127)); });
+        // So that rows can be copied from the first one.
+        x.reserve(static_cast<size_t>(M * K));
         std::generate_n(std::back_inserter(x), K, [&] { return static_cast<uint8_t>(random.integer(0, 255)); });
         for (int64_t n = 0; n < N; ++n) {
             bias.push_back(static_cast<float>(-static_cast<double>(sum(0, n)) * x_scale * w_scale));

@@ -13,6 +13,10 @@ namespace {
 using torch::autograd::Node;
 using torch::autograd::variable_list;
 
+template <typename Signature> c10::TypedOperatorHandle<Signature> find_operator(const char* name) {
+    return c10::Dispatcher::singleton().findSchemaOrThrow(name, "").typed<Signature>();
+}
+
 // In the graph of y = op(x). Calls an operator, which tracing records and a run of the trace raises in.
 struct NoGradient final : Node {
     std::string layer;
@@ -20,9 +24,7 @@ struct NoGradient final : Node {
 
 protected:
     variable_list apply(variable_list&& gradients) override {
-        static const auto op = c10::Dispatcher::singleton()
-                                   .findSchemaOrThrow("acl_qlinear::no_gradient", "")
-                                   .typed<decltype(no_gradient)>();
+        static const auto op = find_operator<decltype(no_gradient)>("acl_qlinear::no_gradient");
         return {op.call(gradients[0], in_features, layer)};
     }
 };
@@ -46,11 +48,10 @@ at::Tensor without_gradient(const char* op, const at::Tensor& x, at::Tensor y) {
     return y;
 }
 
-// Calls operator `name` as it is for tensors without gradients.
-template <auto& operation, typename... Arguments>
-decltype(auto) call_below(c10::DispatchKeySet keys, const char* name, Arguments&&... arguments) {
-    static const auto op =
-        c10::Dispatcher::singleton().findSchemaOrThrow(name, "").typed<std::remove_reference_t<decltype(operation)>>();
+// Calls an operator as it is for tensors without gradients.
+template <typename Signature, typename... Arguments>
+decltype(auto) call_below(const c10::TypedOperatorHandle<Signature>& op, c10::DispatchKeySet keys,
+                          Arguments&&... arguments) {
     const at::AutoDispatchBelowADInplaceOrView below;
     return op.redispatch(keys & c10::after_ADInplaceOrView_keyset, std::forward<Arguments>(arguments)...);
 }
@@ -58,44 +59,47 @@ decltype(auto) call_below(c10::DispatchKeySet keys, const char* name, Arguments&
 at::Tensor linear_autograd(c10::DispatchKeySet keys, const at::Tensor& x, const at::Tensor& packed, double output_scale,
                            int64_t output_zero_point, std::optional<at::ScalarType> output_dtype,
                            c10::string_view activation, double negative_slope) {
+    static const auto op = find_operator<decltype(linear)>("acl_qlinear::linear");
     // Quantized tensors require no gradient.
-    return call_below<linear>(keys, "acl_qlinear::linear", x, packed, output_scale, output_zero_point, output_dtype,
-                              activation, negative_slope);
+    return call_below(op, keys, x, packed, output_scale, output_zero_point, output_dtype, activation, negative_slope);
 }
 
 at::Tensor linear_int8_autograd(c10::DispatchKeySet keys, const at::Tensor& x, double x_scale, int64_t x_zero_point,
                                 const at::Tensor& packed, double output_scale, int64_t output_zero_point,
                                 std::optional<at::ScalarType> output_dtype, c10::string_view activation,
                                 double negative_slope) {
-    constexpr const char* op = "acl_qlinear::linear_int8";
-    return without_gradient(op, x,
-                            call_below<linear_int8>(keys, op, x, x_scale, x_zero_point, packed, output_scale,
-                                                    output_zero_point, output_dtype, activation, negative_slope));
+    constexpr const char* name = "acl_qlinear::linear_int8";
+    static const auto op = find_operator<decltype(linear_int8)>(name);
+    return without_gradient(name, x,
+                            call_below(op, keys, x, x_scale, x_zero_point, packed, output_scale, output_zero_point,
+                                       output_dtype, activation, negative_slope));
 }
 
 void linear_int8_out_autograd(c10::DispatchKeySet keys, const at::Tensor& x, double x_scale, int64_t x_zero_point,
                               const at::Tensor& packed, double output_scale, int64_t output_zero_point,
                               c10::string_view activation, double negative_slope, const at::Tensor& out) {
-    constexpr const char* op = "acl_qlinear::linear_int8_out";
-    check_forward_gradient(op, x);
-    check_forward_gradient(op, out);
-    TORCH_CHECK(!torch::autograd::compute_requires_grad(x, out), op,
+    constexpr const char* name = "acl_qlinear::linear_int8_out";
+    static const auto op = find_operator<decltype(linear_int8_out)>(name);
+    check_forward_gradient(name, x);
+    check_forward_gradient(name, out);
+    TORCH_CHECK(!torch::autograd::compute_requires_grad(x, out), name,
                 ": x or out requires grad, expected neither with out=: call it in torch.no_grad()");
-    call_below<linear_int8_out>(keys, op, x, x_scale, x_zero_point, packed, output_scale, output_zero_point, activation,
-                                negative_slope, out);
+    call_below(op, keys, x, x_scale, x_zero_point, packed, output_scale, output_zero_point, activation, negative_slope,
+               out);
 }
 
 at::Tensor linear_dynamic_autograd(c10::DispatchKeySet keys, const at::Tensor& x, const at::Tensor& packed,
                                    bool reduce_range, std::optional<at::ScalarType> output_dtype,
                                    c10::string_view activation, double negative_slope) {
-    constexpr const char* op = "acl_qlinear::linear_dynamic";
-    return without_gradient(
-        op, x, call_below<linear_dynamic>(keys, op, x, packed, reduce_range, output_dtype, activation, negative_slope));
+    constexpr const char* name = "acl_qlinear::linear_dynamic";
+    static const auto op = find_operator<decltype(linear_dynamic)>(name);
+    return without_gradient(name, x,
+                            call_below(op, keys, x, packed, reduce_range, output_dtype, activation, negative_slope));
 }
 
 } // namespace
 
-at::Tensor no_gradient(const at::Tensor&, int64_t, c10::string_view layer) {
+at::Tensor no_gradient(const at::Tensor& /*gradient*/, int64_t /*in_features*/, c10::string_view layer) {
     TORCH_CHECK_NOT_IMPLEMENTED(false, layer,
                                 " has no gradient, since it is for inference: call the model in torch.no_grad(), or "
                                 "train the float model and quantize it afterwards");

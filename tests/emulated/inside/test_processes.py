@@ -224,32 +224,6 @@ def test_preloaded_servers(models):
         assert are_equal(run_models(200), expected[200])
 
 
-def test_forks_while_another_thread_is_in_a_call(models):
-    """Whatever that thread holds at that moment, it never lets go of in the child."""
-    with four_threads():
-        expected = run_models(len(X))
-        stop, right = threading.Event(), []
-
-        def call() -> None:
-            while not stop.is_set():
-                right.append(are_equal(run_models(len(X)), expected))
-
-        def fork_and_wait() -> None:
-            for number in range(20):
-                child = fork(lambda: are_equal(run_models(len(X)), expected))
-                statuses.append(status_of(child, f"child {number}"))
-
-        statuses: list[int] = []
-        caller, forker = threading.Thread(target=call), threading.Thread(target=fork_and_wait)
-        caller.start()
-        forker.start()
-        forker.join()
-        stop.set()
-        caller.join()
-        assert statuses == [0] * 20
-        assert len(right) > 20 and all(right)
-
-
 def threads_of_process() -> int:
     return len(os.listdir("/proc/self/task"))
 
