@@ -9,6 +9,9 @@ from pathlib import Path
 from .messages import CiError, log
 from .processes import run
 
+# By Debian's packages; zipinfo is what it lists a package with.
+DIFFOSCOPE = {"diffoscope": "diffoscope-minimal", "zipinfo": "unzip"}
+
 
 def _is_there(name: str) -> bool:
     if name.startswith("/"):

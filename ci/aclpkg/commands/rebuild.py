@@ -14,7 +14,7 @@ from ..base.hashes import sha256
 from ..base.messages import CiError, log
 from ..base.paths import CACHE
 from ..base.processes import run_command
-from ..base.programs import require_programs
+from ..base.programs import DIFFOSCOPE, require_programs
 from ..build import dist
 from ..inputs import emulator
 from ..release import rebuild
@@ -27,7 +27,7 @@ def main() -> None:
     add_channel_options(parser)
     parser.add_argument("--no-ccache", action="store_true", help="compile everything, whatever was compiled before")
     options = parser.parse_args()
-    require_programs({**emulator.PROGRAMS, "diffoscope": "diffoscope-minimal", "zipinfo": "unzip"})
+    require_programs({**emulator.PROGRAMS, **DIFFOSCOPE})
     if not options.package.is_file() or options.package.suffix != ".conda":
         raise CiError(f"PACKAGE is {options.package}, expected a .conda file")
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from ..base.messages import CiError
 from ..base.paths import ROOT
 from ..base.processes import run_command
-from ..base.programs import require_programs
+from ..base.programs import DIFFOSCOPE, require_programs
 from ..build import dist, recipes
 from ..inputs import emulator
 from . import add_channel_options, argument_parser
@@ -33,23 +33,21 @@ PROGRAMS = {
     "emulated": emulator.PROGRAMS,
     "packages": {
         **emulator.PROGRAMS,
+        **DIFFOSCOPE,
         "abidiff": "abigail-tools",
-        "diffoscope": "diffoscope-minimal",
         "git": "git",
         "ip": "iproute2",
         "pkg-config": "pkg-config",
         "ssh-keygen": "openssh-client",
-        # What diffoscope lists a package with.
-        "zipinfo": "unzip",
     },
     # Lmod and Environment Modules, which Debian does not install side by side, come by ci/debian.lock.
     "cluster": {
         **emulator.PROGRAMS,
+        **DIFFOSCOPE,
         "abidiff": "abigail-tools",
         "buildah": "buildah",
         # Debian 13's buildah makes no container without it.
         "/usr/lib/podman/netavark": "netavark",
-        "diffoscope": "diffoscope-minimal",
         "gdb-multiarch": "gdb-multiarch",
         "git": "git",
         "munged": "munge",
@@ -61,7 +59,6 @@ PROGRAMS = {
         # Lmod reads .version files by it.
         "tclsh": "tcl",
         "umoci": "umoci",
-        "zipinfo": "unzip",
     },
 }
 INSIDE = ROOT / "tests/emulated/inside"
