@@ -97,10 +97,20 @@ def unpacked() -> Callable[[str], Path]:
 
 
 @pytest.fixture(scope="session")
-def full_channel() -> Path:
-    """What ci/build.sh --operators full makes, beside dist/channel."""
-    upstream = dist.upstream_of_built_channel()
-    return dist.build_channel(upstream, "full", recipes.acl_version(), DIST / "channel-full")
+def full_microarchitectures(pytestconfig: pytest.Config) -> list[str]:
+    """What all of ACL is built for: 5 minutes each."""
+    return MICROARCHITECTURES if pytestconfig.getoption("--all") else ["armv8_2a"]
+
+
+@pytest.fixture(scope="session")
+def full_channel(full_microarchitectures: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A channel with all of ACL, as ci/build.sh --operators full makes it."""
+    channel = tmp_path_factory.mktemp("full") / "channel"
+    wanted = {"operators": "full", "acl_version": recipes.acl_version()}
+    if len(full_microarchitectures) == 1:
+        wanted["microarchitecture"] = full_microarchitectures[0]
+    dist.fill_channel(channel, dist.upstream_of_built_channel(), ["acl-microarch", "arm-compute-library"], **wanted)
+    return channel
 
 
 @pytest.fixture(scope="session")

@@ -2,13 +2,11 @@
 """What the packages promise of speed and memory, and that no case has become dearer."""
 
 import json
-import shlex
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import yaml
 from aclpkg.base.paths import ROOT
 from aclpkg.base.pins import VARIANTS
 from aclpkg.inputs import emulator
@@ -48,13 +46,13 @@ def test_promised_speed(measured: Callable[[str, str], bench.Report], microarchi
         assert case["max_error"] <= (0 if case["kind"].startswith("dynamic") else 1)
 
 
-def regressions(baseline: dict[str, float], report: bench.Report) -> list[str]:
-    """The cases that cost more than GROWTH times what is in the baseline."""
-    return [
-        f"{case}: {cost:,.0f} {report['measure']}, {baseline[case]:,.0f} in the baseline"
+def grown_cases(baseline: dict[str, float], report: bench.Report) -> dict[str, str]:
+    """The cases that cost more than GROWTH times what is in the baseline, and both costs."""
+    return {
+        case: f"{cost:,.0f} {report['measure']}, {baseline[case]:,.0f} in the baseline"
         for case, cost in bench.case_costs(report).items()
         if cost > GROWTH * baseline[case]
-    ]
+    }
 
 
 @counted
@@ -64,16 +62,21 @@ def test_no_case_has_grown(
 ) -> None:
     kept = json.loads(bench.BASELINE.read_text())[microarchitecture]
     report = measured(microarchitecture, "smoke")
-    assert kept.keys() == bench.case_costs(report).keys(), (
-        "cases have changed: ci/bench.sh --preset smoke --update-baseline"
-    )
-    if regressions(kept, report):
+    costs = bench.case_costs(report)
+    assert kept.keys() == costs.keys(), "cases have changed: ci/bench.sh --preset smoke --update-baseline"
+    grown = grown_cases(kept, report)
+    if grown:
         # One process in many has Python spend 1,400 instructions more on each call: what has grown is so in another.
-        report, _ = bench.measure_preset(installed(microarchitecture, TORCHES[-1]), microarchitecture, "smoke")
-    assert not regressions(kept, report), "where it is meant to be so: ci/bench.sh --preset smoke --update-baseline"
+        names = [case.split(" ", 1) for case in grown]
+        options = [word for shape, kind in names for word in ("--shape", shape, "--kind", kind)]
+        report, _ = bench.run_bench(installed(microarchitecture, TORCHES[-1]), bench.CPU, *options)
+        grown = {case: text for case, text in grown_cases(kept, report).items() if case in grown}
+    assert not grown, "where it is meant to be so: ci/bench.sh --preset smoke --update-baseline"
     # The alarm itself, at 3 %.
-    case, cost = next(iter(bench.case_costs(report).items()))
-    assert regressions({**kept, case: cost / 1.031}, report) and not regressions({**kept, case: cost / 1.029}, report)
+    case, cost = next(iter(costs.items()))
+    report = measured(microarchitecture, "smoke")
+    assert case in grown_cases({**kept, case: cost / 1.031}, report)
+    assert case not in grown_cases({**kept, case: cost / 1.029}, report)
 
 
 @pytest.mark.parametrize("preset", ["stream", "threads", "memory"])
@@ -113,87 +116,6 @@ def test_compare(
     assert done.returncode == 1 and "the reports' threads are 1 and 2, expected the same" in done.stderr
 
 
-def test_commands_of_the_recipe(installed: Installed, run_in: Run, tmp_path: Path) -> None:
-    """rattler-build runs them on AArch64 only; speed is counted here."""
-    recipe = yaml.safe_load((ROOT / "recipe/acl-qlinear/recipe.yaml").read_text())
-    commands = [line for test in recipe["tests"] for line in test.get("script", [])]
-    assert len(commands) == 2
-    for command in commands:
-        words = shlex.split(command)
-        assert words.pop(0) == "python"
-        counters = None
-        if "--promised" in words and not emulator.NATIVE:
-            counters = tmp_path / "counts"
-            words += ["--counters", str(counters)]
-        home = installed(bench.measured_here()[-1], TORCHES[0])
-        done = run_in(home, ["python", *words], bench.CPU, counters)
-        print(done.stdout, done.stderr[-2000:])
-        assert done.returncode == 0
-
-
-@counted
-def test_broken_promise_is_said(installed: Installed, run_in: Run, tmp_path: Path) -> None:
-    program = (
-        "import sys; from acl_qlinear.bench import speed_limits as s; s._OF_TORCH[1, 64, 64]['tensor'] = 0.01\n"
-        "from acl_qlinear.bench.__main__ import main; sys.exit(main())"
-    )
-    options = ["--promised", "--kind", "u8 tensor", "--largest-m", "1", "--counters", tmp_path / "counts"]
-    home = installed("neoverse_v1", TORCHES[-1])
-    done = run_in(home, ["python", "-c", program, *options], bench.CPU, tmp_path / "counts")
-    assert done.returncode == 1
-    assert "not as promised: 1×64×64 u8 tensor: of PyTorch: 0.1" in done.stderr and "at most 0.01" in done.stderr
-
-
-@counted
-def test_time_under_emulation_is_refused(installed: Installed, run_in: Run) -> None:
-    done = run_in(installed("neoverse_v1", TORCHES[-1]), ["python", "-m", "acl_qlinear.bench"], bench.CPU)
-    assert done.returncode == 1 and "time under emulation says nothing" in done.stderr
-
-
-BAD_OPTIONS = {
-    "'8x768' is not a shape, expected MxKxN": ["--shape", "8x768"],
-    "there is no directory missing": ["--json", "missing/report.json"],
-    "--shape does not go with --preset memory": ["--preset", "memory", "--shape", "8x768x768"],
-    "invalid choice: 'fp8'": ["--kind", "fp8"],
-}
-
-
-def test_bad_options_are_refused_before_measuring(installed: Installed, run_in: Run) -> None:
-    program = (
-        "import sys; from acl_qlinear.bench.__main__ import parse_arguments, plot\n"
-        f"for options in {[*BAD_OPTIONS.values(), ['--png', 'picture.png']]}:\n"
-        "    sys.argv[1:] = options\n"
-        "    plot.is_possible = lambda: False\n"
-        "    try:\n"
-        "        parse_arguments()\n"
-        "    except SystemExit as status:\n"
-        "        print('status', status)\n"
-    )
-    home = installed("armv8_2a", TORCHES[-1])
-    done = run_in(home, ["python", "-c", program], emulator.CPUS["armv8_2a"][0])
-    assert done.stdout.split() == ["status", "2"] * (len(BAD_OPTIONS) + 1)
-    for message in (*BAD_OPTIONS, "--png needs matplotlib: conda install matplotlib-base"):
-        assert message in done.stderr
-
-
-def test_clock(installed: Installed, run_in: Run, tmp_path: Path) -> None:
-    """What AArch64 machines report; emulated, the seconds themselves say nothing."""
-    program = (
-        "import os, sys; os.environ.pop('QEMU_CPU', None)\n"
-        "from acl_qlinear.bench.__main__ import main; sys.exit(main())"
-    )
-    file = tmp_path / "report.json"
-    options = ["--shape", "1x64x64", "--kind", "u8 tensor", "--kind", "dynamic channel", "--json", file]
-    home = installed("armv8_2a", TORCHES[-1])
-    done = run_in(home, ["python", "-c", program, *options], emulator.CPUS["armv8_2a"][0])
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert "µs per call" in done.stdout and "floor" not in done.stdout
-    report = json.loads(file.read_text())
-    assert report["measure"] == "seconds" and len(report["pinned_to"]) == 1 and len(report["cases"]) == 2
-    costs = [case[engine] for case in report["cases"] for engine in ("acl", "torch", "fp32")]
-    assert all(0 < cost["seconds"] < 1 and cost["spread"] >= 0 for cost in costs)
-
-
 @counted
 def test_profile_adds_up(installed: Installed, measured: Callable[[str, str], bench.Report]) -> None:
     """Functions' costs sum up to the call's, and ACL's kernel has most of it."""
@@ -205,3 +127,21 @@ def test_profile_adds_up(installed: Installed, measured: Callable[[str, str], be
     kernel = next(cost for (_, name), cost in costs.items() if name.endswith("sve_interleaved_s8s32_mmla_8x3VL"))
     assert kernel[1] / 24 > 0.6 * whole["modelled V1 cycles"]
     assert any("apply_to_all" in name for _, name in costs)
+
+
+@pytest.mark.parametrize("microarchitecture", MICROARCHITECTURES)
+def test_example(installed: Installed, run_in: Run, tmp_path: Path, microarchitecture: str) -> None:
+    """examples/bert.py: close to fp32, cheaper than it and than PyTorch's int8."""
+    options = ["--json", tmp_path / "results.json"]
+    counts = None if emulator.NATIVE else tmp_path / "counts"
+    options += ["--counters", counts] if counts else []
+    program = ["python", ROOT / "examples/bert.py", *options]
+    done = run_in(installed(microarchitecture, TORCHES[-1]), program, "neoverse-v1", counts)
+    print(done.stdout, done.stderr[-2000:])
+    assert done.returncode == 0
+    results = json.loads((tmp_path / "results.json").read_text())
+    cost = "seconds" if emulator.NATIVE else "modelled V1 cycles"
+    for kind in ("dynamic", "static"):
+        ours, theirs = results[f"acl_qlinear {kind}"], results[f"PyTorch int8 {kind}"]
+        assert ours["cosine"] >= 0.98
+        assert ours[cost] < 0.5 * results["fp32"][cost] and ours[cost] < 0.2 * theirs[cost]

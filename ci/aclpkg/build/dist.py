@@ -48,22 +48,31 @@ def upstream_of_built_channel() -> list[str]:
     return json.loads(UPSTREAM.read_text())
 
 
-def build_channel(upstream: list[str], operators: str, version: str, channel: Path = CHANNEL) -> Path:
-    """Builds all packages into the folder `channel`, which is replaced when all are there.
+def build_channel(upstream: list[str], operators: str, version: str) -> None:
+    """Builds all packages into dist/channel, which is replaced when all are there.
 
     upstream: the channels with everything that is not ours. operators: qlinear, or full for all of ACL. version: ACL's.
     """
     try:
         DIST.mkdir(parents=True, exist_ok=True)
-        with holding_lock(DIST / ".lock"), replacing(channel) as partial:
-            _fill_channel(partial, upstream, operators, version)
+        with holding_lock(DIST / ".lock"), replacing(CHANNEL) as partial:
+            fill_channel(partial, upstream, list(recipes.SOURCES), operators=operators, acl_version=version)
             write_atomically(UPSTREAM, json.dumps(upstream))
             _link_bootstrap(upstream)
     except OSError as error:
         raise CiError(
-            f"{channel} cannot be made: {error}; make room, or set ACL_QLINEAR_DIST to a folder that can be written to"
+            f"{CHANNEL} cannot be made: {error}; make room, or set ACL_QLINEAR_DIST to a folder that can be written to"
         ) from error
-    return channel
+
+
+def fill_channel(channel: Path, upstream: list[str], names: list[str], **wanted: str) -> None:
+    """Builds the wanted rows of the recipes `names`, in this order, into `channel`, a new folder."""
+    for subdir in ("noarch", environment.PLATFORM):
+        (channel / subdir).mkdir(parents=True)
+    asyncio.run(index_fs(channel))
+    for name in names:
+        packages.build_packages(name, channel, upstream, **wanted)
+        asyncio.run(index_fs(channel))
 
 
 def _link_bootstrap(upstream: list[str]) -> None:
@@ -73,15 +82,6 @@ def _link_bootstrap(upstream: list[str]) -> None:
         replace_symlink(DIST / "bootstrap", folders[0])
     else:
         remove(DIST / "bootstrap")
-
-
-def _fill_channel(channel: Path, upstream: list[str], operators: str, version: str) -> None:
-    for subdir in ("noarch", environment.PLATFORM):
-        (channel / subdir).mkdir(parents=True)
-    asyncio.run(index_fs(channel))
-    for name in recipes.SOURCES:
-        packages.build_packages(name, channel, upstream, operators=operators, acl_version=version)
-        asyncio.run(index_fs(channel))
 
 
 def install(microarchitecture: str, torch: str, upstream: list[str], extra: list[str]) -> Path:

@@ -91,7 +91,7 @@ def pytest_arguments(options: argparse.Namespace, others: list[str]) -> list[str
         inside = [f"--inside={shlex.join(others)}"]
         return ["-s", "tests/emulated/test_prefixes.py", "--in", options.prefix, *inside, *everything]
     targets = [f"tests/{word}" if word in PROGRAMS else word for word in options.stages]
-    side_by_side = ["-n", str(os.cpu_count()), "--maxprocesses", "4", "--dist", "loadfile"]
+    side_by_side = ["-n", str(os.cpu_count()), "--maxprocesses", "4", "--dist", "loadfile", "--no-loadscope-reorder"]
     return [*side_by_side, *everything, *others, *(targets or ["tests"])]
 
 

@@ -80,8 +80,8 @@ def on_threads(meter: Meter, preset: Preset, case: Case) -> dict[str, Any]:
 def resident(meter: Meter, preset: Preset, case: Case) -> dict[str, Any]:
     """MiB of memory that a bert-base encoder's 72 linear layers take at most, dynamic, per channel, by engine.
 
-    From before the first layer is quantized until two batches of 8 rows have gone through; in a
-    process of its own.
+    From before the first layer gets its weight, already quantized, until two batches of 8 rows
+    have gone through; in a process of its own.
     """
     return {engine: {"MiB": _peak_growth(engine)} for engine in preset.engines}
 
@@ -106,19 +106,20 @@ def _peak_growth(engine: str) -> float:
 def _grow(engine: str) -> float:
     # A forked child has one thread.
     torch.set_num_threads(1)
-    shapes = [(768, 768)] * 4 + [(768, 3072), (3072, 768)]
+    block = [(768, 768)] * 4 + [(768, 3072), (3072, 768)]
+    fp32 = {(K, N): torch.nn.Linear(K, N) for K, N in set(block)}
+    weights = {shape: quantized_weight(layer, per_channel=True) for shape, layer in fp32.items()}
     before = _status("VmRSS")
     layers = []
-    for K, N in shapes * 12:
-        fp32 = torch.nn.Linear(K, N)
-        weight, bias = quantized_weight(fp32, per_channel=True), fp32.bias.detach()
-        del fp32
+    for K, N in block * 12:
+        # Each layer has memory of its own, which engines may keep.
+        weight, bias = weights[K, N].clone(), fp32[K, N].bias.detach().clone()
         if engine == "acl":
             layers.append(acl_qlinear.DynamicLinear(weight, bias))
         else:
             layers.append(nnqd.Linear(K, N))
             layers[-1].set_weight_bias(weight, bias)
-    inputs = {K: torch.randn(8, K) for K, _ in shapes}
+    inputs = {K: torch.randn(8, K) for K, _ in block}
     for _ in range(2):
         for layer in layers:
             layer(inputs[layer.in_features])
