@@ -12,6 +12,7 @@ fi
 export CCACHE_COMPILERCHECK=content CCACHE_NOHASHDIR=1 CCACHE_BASEDIR=/
 [[ ${CCACHE_DIR:-} ]] || unset CCACHE_DIR
 
-./build_acl.sh --variant "$ACL_VARIANT" --operators "$ACL_OPERATORS" --source acl.tar \
+# Below the folder of the build: the relative paths that ccache compares are then the same in each.
+TMPDIR=$PWD ./build_acl.sh --variant "$ACL_VARIANT" --operators "$ACL_OPERATORS" --source acl.tar \
     --prefix "$PREFIX" --jobs "${CPU_COUNT:-$(nproc)}"
 cp -R "$PREFIX/share/arm-compute-library/LICENSES" .

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Builds and runs the C++ tests of kernels and engine (src/csrc/tests), which take ACL and no PyTorch."""
 
-import asyncio
 import re
 import subprocess
 from pathlib import Path
@@ -11,21 +10,16 @@ from aclpkg.base import archives, environment
 from aclpkg.base.cache import cached_dir
 from aclpkg.base.paths import ROOT
 from aclpkg.base.pins import VARIANTS
-from aclpkg.build import recipes
-from aclpkg.build.packages import build_packages
+from aclpkg.build import dist, recipes
 from aclpkg.inputs import bootstrap, debian, emulator
-from rattler.index import index_fs
 
 
 @pytest.fixture(scope="module")
 def acl(upstream: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """ACL for every Armv8.2-A CPU, as its package has it."""
-    channel, target = tmp_path_factory.mktemp("channel"), tmp_path_factory.mktemp("acl")
-    for subdir in ("noarch", environment.PLATFORM):
-        (channel / subdir).mkdir()
-    asyncio.run(index_fs(channel))
-    wanted = {"operators": "qlinear", "acl_version": recipes.acl_version()}
-    build_packages("arm-compute-library", channel, upstream, acl_variant=VARIANTS["acl_variant"][0], **wanted)
+    channel, target = tmp_path_factory.mktemp("acl") / "channel", tmp_path_factory.mktemp("unpacked")
+    wanted = {"operators": "qlinear", "acl_version": recipes.acl_version(), "acl_variant": VARIANTS["acl_variant"][0]}
+    dist.fill_channel(channel, upstream, ["arm-compute-library"], **wanted)
     (package,) = channel.glob("*/*.conda")
     archives.unpack_package(package, target)
     return target
