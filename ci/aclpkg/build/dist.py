@@ -16,7 +16,7 @@ from ..base.messages import CiError, log
 from ..base.paths import DIST
 from ..base.pins import MICROARCHITECTURES, PYTHON
 from ..inputs import bootstrap
-from . import packages, recipes
+from . import bytecode, packages, recipes
 
 CHANNEL = DIST / "channel"
 UPSTREAM = DIST / "upstream.json"
@@ -90,4 +90,5 @@ def install(microarchitecture: str, torch: str, upstream: list[str], extra: list
     target.parent.mkdir(parents=True, exist_ok=True)
     specs = ["acl-qlinear", f"pytorch {torch}.*", f"python {PYTHON}.*", *extra]
     environment.create(target, [CHANNEL.as_uri(), *upstream], specs, MICROARCHITECTURES[microarchitecture].archspec_cpu)
+    bytecode.compile_files(target, upstream)
     return target

@@ -27,6 +27,7 @@ from ..base.files import holding_lock
 from ..base.messages import CiError, log
 from ..base.paths import ROOT
 from ..base.pins import MICROARCHITECTURES, VARIANTS
+from ..build import bytecode
 
 TEMPLATES = ROOT / "env/modules"
 MODULES = ("acl-qlinear", "arm-compute-library")
@@ -106,6 +107,7 @@ def _install(target: Path, channels: list[str], specs: list[str], cpu: str) -> N
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         environment.create(target, channels, specs, cpu)
+        bytecode.compile_files(target, channels)
     except Exception as error:
         raise CiError(f"{target} cannot be installed: {error}; users see what they saw before") from error
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from ..base.cache import cached_dir
 from ..base.hashes import tree_hash
 from ..base.messages import log
-from ..base.paths import DIST, ROOT
+from ..base.paths import ROOT
 from ..base.pins import MICROARCHITECTURES
 from ..base.processes import run
 from . import debian
@@ -157,7 +157,7 @@ def activated(prefix: Path, cpu: str) -> dict[str, str]:
         "OMP_NUM_THREADS": "1",
         # Threads that wait do so without executing instructions, which would be counted.
         "OMP_WAIT_POLICY": "passive",
-        # Compiling PyTorch's Python files takes longer than all else in an emulated import.
-        "PYTHONPYCACHEPREFIX": str(DIST / "pycache"),
+        # What is in a prefix has been compiled: aclpkg.build.bytecode.
+        "PYTHONDONTWRITEBYTECODE": "1",
         "QEMU_CPU": cpu,
     }
