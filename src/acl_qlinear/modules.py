@@ -208,16 +208,12 @@ class PackedLinear(torch.nn.Module):
             keys |= {name: key for name, key in _KEYS_OF_0_2.items() if name in keys}
             optional = _LATER_THAN_0_2
         given = {name: state_dict[prefix + key] for name, key in keys.items() if prefix + key in state_dict}
-        missing = [prefix + keys[name] for name in keys if name not in given and name not in optional]
-        unexpected = [key for key in unknown if key.removeprefix(prefix) not in keys.values()]
+        missing_keys += [prefix + keys[name] for name in keys if name not in given and name not in optional]
+        unexpected_keys += [key for key in unknown if key.removeprefix(prefix) not in keys.values()]
         errors, new = self._read(given)
-        missing_keys += missing
-        unexpected_keys += unexpected
         error_msgs += [f"{prefix}{keys[name]}{error}" for name, error in errors]
-        # What raises changes nothing of the layer.
-        raises = errors or (strict and (missing or unexpected))
         # A weight in part goes with nothing else.
-        if not raises and len(given.keys() & set(_WEIGHT)) in (0, len(_WEIGHT)):
+        if not errors and len(given.keys() & set(_WEIGHT)) in (0, len(_WEIGHT)):
             self.__dict__.update(new)
 
     def _read(self, given: dict[str, Any]) -> tuple[list[tuple[str, str]], dict[str, Any]]:
