@@ -25,7 +25,7 @@ def compile_files(prefix: Path, channels: list[str]) -> None:
         log(f"{prefix} is not compiled: the channels have no Python {PYTHON} for this machine")
         return
     # Packages come with files that no Python can compile: templates, and tests of syntax errors.
-    words = [python, "-m", "compileall", "-qq", "-j", "0", prefix / f"lib/python{PYTHON}"]
+    words: list[str | Path] = [python, "-m", "compileall", "-qq", "-j", "0", prefix / f"lib/python{PYTHON}"]
     subprocess.run(words, check=False, stdout=subprocess.DEVNULL)
 
 
