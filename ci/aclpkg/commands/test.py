@@ -35,6 +35,7 @@ PROGRAMS = {
         **emulator.PROGRAMS,
         **DIFFOSCOPE,
         "abidiff": "abigail-tools",
+        "chromium": "chromium",
         "git": "git",
         "ip": "iproute2",
         "pkg-config": "pkg-config",
