@@ -13,7 +13,7 @@ Builds Arm Compute Library as a shared library and installs it.
                               picked at run time
                  neoverse-v1  SVE, i8mm and bf16 compiled in; Neoverse V1 and its supersets
   --source S     ACL's source: a directory (left as it is), or a tarball whose sha256 is
-                 in recipe/variants.yaml
+                 in recipe/variants.yaml or recipe/debian.yaml
   --prefix DIR   where to install: lib/, include/arm-compute-library/, lib/pkgconfig/,
                  lib/cmake/, share/arm-compute-library/
   --operators O  qlinear (default): those that int8 GEMM needs; full: all of ACL
@@ -32,7 +32,7 @@ fail() {
 }
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-pins=$here/recipe/variants.yaml
+pins=("$here"/recipe/{variants,debian}.yaml)
 variant='' source='' prefix='' operators=qlinear jobs=$(nproc)
 
 while (($#)); do
@@ -97,8 +97,8 @@ if [[ -d $source ]]; then
     chmod -R u+w "$work/acl"
 elif [[ -f $source ]]; then
     source_sha256=$(sha256sum "$source" | cut -d' ' -f1)
-    grep -q "$source_sha256" "$pins" ||
-        fail "$source has sha256 $source_sha256, which is not in $pins; download it again, or unpack it and pass the directory"
+    grep -q "$source_sha256" "${pins[@]}" ||
+        fail "$source has sha256 $source_sha256, which is not in ${pins[*]}; download it again, or unpack it and pass the directory"
     tar -xf "$source" -C "$work/acl" --strip-components=1
 else
     fail "--source '$source' is neither a directory nor a file"

@@ -265,7 +265,7 @@ def test_page_lists_every_package(channel: Path, packages: list[Path]) -> None:
 
 @pytest.mark.parametrize("width", [390, 1280])
 def test_page_in_a_browser(served: str, channel: Path, tmp_path: Path, width: int) -> None:
-    """On a phone and on a desktop: nothing sticks out, and every row is seen. A picture is left in dist/channel-page."""
+    """On a phone and on a desktop: nothing sticks out, every row is seen. Pictures are left in dist/channel-page."""
     # What the browser thinks of the page, asked by a script that is the test's.
     asks = "<script>document.title = [document.documentElement.scrollWidth, innerWidth, "
     asks += "[...document.querySelectorAll('tbody tr')].filter(row => row.offsetHeight > 9).length].join(' ')</script>"

@@ -12,7 +12,7 @@ import archspec.cpu
 import yaml
 
 from ..base.paths import ROOT
-from ..base.pins import MICROARCHITECTURES, VARIANTS, Microarchitecture, rows
+from ..base.pins import MICROARCHITECTURES, PUBLIC_VARIANTS, VARIANTS, Microarchitecture
 from ..inputs.bootstrap import TORCH_VERSIONS
 
 REPOSITORY = """\
@@ -30,7 +30,7 @@ def _quoted(words: list[str]) -> str:
 
 def facts() -> dict[str, str]:
     """What the templates need of the pins."""
-    version, source, sha256 = rows("acl_version", "acl_source", "acl_sha256")[0]
+    version, source, sha256 = (PUBLIC_VARIANTS[key][0] for key in ("acl_version", "acl_source", "acl_sha256"))
     recipes = {
         name: yaml.safe_load((ROOT / f"recipe/{name}/recipe.yaml").read_text())
         for name in ("arm-compute-library", "acl-qlinear")
