@@ -127,7 +127,7 @@ def variables(environment: dict[str, str], workspace: Path, deployed: Path, slur
         **environment,
         "PATH": f"{programs}:{easybuild}/bin:{os.environ['PATH']}",
         "CONDA_PREFIX": str(prefix),
-        "CHANNEL": str(workspace / "dist/channel"),
+        "CHANNEL": (workspace / "dist/channel").as_uri(),
         "FOLDER": str(place / "published"),
         "KEY": str(place / "key"),
         "SIGNERS": str(place / "signers"),
