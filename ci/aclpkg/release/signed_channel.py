@@ -29,6 +29,7 @@ from ..base import environment
 from ..base.files import beside, holding_lock, replace_symlink, replacing
 from ..base.hashes import sha256
 from ..base.messages import CiError, log
+from ..base.paths import ROOT
 from ..base.processes import run
 from ..build import provenance, sbom
 from . import abi, page
@@ -75,6 +76,19 @@ def publish(packages: list[Path], channel: Path, key: Path, name: str = "") -> l
                 stale.unlink()
             raise CiError(f"cannot publish to {channel}: {error}; the channel is as it was") from error
     return [package.name for package in new]
+
+
+def check(folder: Path, name: str, signers: Path | None) -> None:
+    """Checks a channel before anything of it is used. name: what the user calls it.
+
+    signers: ci/verify.sh's file of those whom the user trusts; without it, only whether a signed
+    channel is whole. Raises CiError.
+    """
+    if signers:
+        log(run(["bash", ROOT / "ci/verify.sh", folder, signers]).strip())
+    elif (folder / MANIFEST).exists():
+        log(f"{name} is signed; --signers FILE would check by whom")
+        run(["sha256sum", "--quiet", "--strict", "--check", MANIFEST], cwd=folder)
 
 
 def _is_new(package: Path, channel: Path) -> bool:
