@@ -131,6 +131,7 @@ def variables(environment: dict[str, str], workspace: Path, deployed: Path, slur
         "FOLDER": str(place / "published"),
         "KEY": str(place / "key"),
         "SIGNERS": str(place / "signers"),
+        "XDG_STATE_HOME": str(place / "state"),
         "NAME": "publisher",
         "ROOT": str(place / "modules"),
         "SITE": "tests/cluster/site.py",

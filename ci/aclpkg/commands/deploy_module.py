@@ -57,7 +57,7 @@ def main() -> None:
     try:
         root.mkdir(parents=True, exist_ok=True)
         given = options.channel or [str(dist.CHANNEL), *dist.upstream_of_built_channel()]
-        with modules.opened(given, partial(signed_channel.check, signers=options.signers)) as channels:
+        with modules.opened(given, partial(signed_channel.check_channel, signers=options.signers)) as channels:
             modules.deploy(root, channels, options.version)
     except OSError as error:
         raise CiError(f"cannot deploy to {root}: {error}; users see what they saw before") from error

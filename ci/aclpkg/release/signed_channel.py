@@ -78,7 +78,7 @@ def publish(packages: list[Path], channel: Path, key: Path, name: str = "") -> l
     return [package.name for package in new]
 
 
-def check(folder: Path, name: str, signers: Path | None) -> None:
+def check_channel(folder: Path, name: str, signers: Path | None) -> None:
     """Checks a channel before anything of it is used. name: what the user calls it.
 
     signers: ci/verify.sh's file of those whom the user trusts; without it, only whether a signed
