@@ -13,14 +13,14 @@ Builds Arm Compute Library as a shared library and installs it.
                               picked at run time
                  neoverse-v1  SVE, i8mm and bf16 compiled in; Neoverse V1 and its supersets
   --source S     ACL's source: a directory (left as it is), or a tarball whose sha256 is
-                 in recipe/variants.yaml
+                 in recipe/variants.yaml or recipe/debian.yaml
   --prefix DIR   where to install: lib/, include/arm-compute-library/, lib/pkgconfig/,
                  lib/cmake/, share/arm-compute-library/
   --operators O  qlinear (default): those that int8 GEMM needs; full: all of ACL
   --jobs N       compile N files at once (default: the number of processors)
   --help         this text
 
-On AArch64 it builds natively, elsewhere it cross-compiles. CC, CXX, CXXFLAGS and LDFLAGS
+On AArch64 it builds natively, elsewhere it cross-compiles. CC, CXX, CFLAGS, CXXFLAGS and LDFLAGS
 are obeyed; without them the compiler is g++ or aarch64-linux-gnu-g++. ccache is used where
 it is installed. Needs scons and Python 3.
 HELP
@@ -32,7 +32,7 @@ fail() {
 }
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-pins=$here/recipe/variants.yaml
+pins=("$here"/recipe/{variants,debian}.yaml)
 variant='' source='' prefix='' operators=qlinear jobs=$(nproc)
 
 while (($#)); do
@@ -97,8 +97,8 @@ if [[ -d $source ]]; then
     chmod -R u+w "$work/acl"
 elif [[ -f $source ]]; then
     source_sha256=$(sha256sum "$source" | cut -d' ' -f1)
-    grep -q "$source_sha256" "$pins" ||
-        fail "$source has sha256 $source_sha256, which is not in $pins; download it again, or unpack it and pass the directory"
+    grep -q "$source_sha256" "${pins[@]}" ||
+        fail "$source has sha256 $source_sha256, which is not in ${pins[*]}; download it again, or unpack it and pass the directory"
     tar -xf "$source" -C "$work/acl" --strip-components=1
 else
     fail "--source '$source' is neither a directory nor a file"
@@ -144,21 +144,31 @@ options+=(
     # With symbols, so that perf and gdb name functions. No build ID: it would be one of this machine's paths, too.
     "extra_link_flags=-Wl,--build-id=none -Wl,-Bsymbolic -Wl,-z,relro,-z,now,-z,noexecstack,-z,text,-z,defs -Wl,--as-needed -Wl,--version-script=exports.map"
 )
-cat > "$work/acl/cxx" <<CXX
+# The variant's flags come last: from 25.04 on ACL's own -march follows extra_cxx_flags.
+write_wrapper() {
+    cat > "$work/acl/$1" <<WRAPPER
 #!/bin/sh
 case " \$* " in
-    *" -c "*) exec $(command -v ccache || true) $CXX ${CXXFLAGS:-} "\$@" ;;
-    *) exec $CXX ${CXXFLAGS:-} "\$@" ${LDFLAGS:-} ;;
+    *" -c "*) exec $(command -v ccache || true) $2 "\$@" $variant_flags ;;
+    *) exec $2 "\$@" ${LDFLAGS:-} ;;
 esac
-CXX
-chmod +x "$work/acl/cxx"
+WRAPPER
+    chmod +x "$work/acl/$1"
+}
+write_wrapper cxx "$CXX ${CXXFLAGS:-}"
+# KleidiAI's files, from 25.02 on, are C, and get none of extra_cxx_flags.
+write_wrapper cc "$CC ${CFLAGS:-} -w $hardening"
+if [[ $operators == qlinear ]]; then
+    # From 25.02 on ACL's list has them among Gemm's files; what they call is in operators that are left out.
+    sed -i '/experimental\/operators\/Cpu\(FullyConnected\|MeanStdDevNormalization\|Pool2d\)\.cpp/d' "$work/acl/filelist.json"
+fi
 target=build/out/libarm_compute.so
 log=$PWD/build_acl-$variant-$operators.log
 
 cd "$work/acl"
 # ACL embeds the git hash of whatever repository it is in: of none, wherever this directory is.
 # It links in the order of Python's sets, which differs from run to run unless the seed is fixed.
-scons=(env CC=./cxx CXX=./cxx GIT_DIR=none PYTHONHASHSEED=0 scons "${options[@]}" "$target")
+scons=(env CC=./cc CXX=./cxx GIT_DIR=none PYTHONHASHSEED=0 scons "${options[@]}" "$target")
 total=$("${scons[@]}" -n | grep -c ' -c .*-o\| -o .* -c ') || true
 ((total > 0)) || { "${scons[@]}" -n | tail -5 >&2; fail "scons has nothing to compile"; }
 echo "ACL $version, $variant, operators $operators: $total files with $CXX, $jobs at once; log: $log"

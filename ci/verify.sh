@@ -8,6 +8,8 @@ if [[ " $* " == *" --help "* ]]; then
 Usage: ci/verify.sh CHANNEL SIGNERS
 
 Checks the signature of CHANNEL's manifest, and the SHA-256 of every package and of the index.
+Prints the channel's serial and date, and refuses one that is older than it has seen. What it has
+seen is in ${XDG_STATE_HOME:-~/.local/state}/acl-qlinear.
 
   CHANNEL  the folder of a channel that ci/publish.sh made, or a copy of it
   SIGNERS  whom you trust: lines of a name and a public key, as in ssh-keygen's ALLOWED SIGNERS:
@@ -46,4 +48,17 @@ while IFS= read -r file; do
     esac
 done < <(comm -13 <(cut -c67- SHA256SUMS | sort) \
     <(find -L . -path ./.index -prune -o -type f ! -name 'SHA256SUMS*' -printf '%P\n' | grep -vx .lock | sort))
+# An old copy is signed as well, and lacks what was mended since.
+read_field() { sed -n "s/^$1 //p" SERIAL; }
+[[ -f SERIAL ]] || fail "$PWD has no SERIAL: an older ci/publish.sh made it; publish to it again"
+serial=$(read_field serial)
+state=${XDG_STATE_HOME:-$HOME/.local/state}/acl-qlinear
+seen=$state/$(printf '%s\n' "$name" "$(read_field channel)" | sha256sum | cut -c-32)
+if [[ -f $seen ]] && (($(sed -n 's/^serial //p' "$seen") > serial)); then
+    fail "$PWD has serial $serial of $(read_field date), and serial $(sed -n 's/^serial //p' "$seen") of" \
+        "$(sed -n 's/^date //p' "$seen") was seen: it is an old copy; get it again, or remove $seen"
+fi
+mkdir -p "$state"
+cp SERIAL "$seen.$$" && mv "$seen.$$" "$seen"
+echo "serial $serial, $(read_field date)"
 echo "verified: $(wc -l < SHA256SUMS) files, signed by $name"

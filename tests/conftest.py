@@ -13,7 +13,7 @@ from aclpkg.base.files import holding_lock
 from aclpkg.base.paths import DIST
 from aclpkg.base.pins import VARIANTS
 from aclpkg.base.processes import exit_now, run
-from aclpkg.build import dist, recipes
+from aclpkg.build import dist
 from aclpkg.inputs import bootstrap, emulator
 
 # They run inside the prefixes; tests/emulated/test_prefixes.py starts them there.
@@ -106,7 +106,7 @@ def full_microarchitectures(pytestconfig: pytest.Config) -> list[str]:
 def full_channel(full_microarchitectures: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A channel with all of ACL, as ci/build.sh --operators full makes it."""
     channel = tmp_path_factory.mktemp("full") / "channel"
-    wanted = {"operators": "full", "acl_version": recipes.acl_version()}
+    wanted = {"operators": "full"}
     if len(full_microarchitectures) == 1:
         wanted["microarchitecture"] = full_microarchitectures[0]
     dist.fill_channel(channel, dist.upstream_of_built_channel(), ["acl-microarch", "arm-compute-library"], **wanted)

@@ -24,4 +24,5 @@ export CMAKE_ARGS="${CMAKE_ARGS:-} -DCMAKE_COMPILE_WARNING_AS_ERROR=ON -DCMAKE_P
 "$python" -m pip install --no-deps --no-index --only-binary=:all: --platform linux_aarch64 \
     --find-links dist --target "$SP_DIR" acl-qlinear
 mkdir -p "$PREFIX/bin"
-cp bin/acl-qlinear "$PREFIX/bin"
+mv "$SP_DIR/bin/acl-qlinear" "$PREFIX/bin"
+rmdir "$SP_DIR/bin"

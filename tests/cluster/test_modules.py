@@ -209,11 +209,20 @@ def test_from_a_bundle_without_network(tmp_path: Path) -> None:
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
     subprocess.run(["bash", ROOT / "ci/bundle.sh", "--key", key, archive], check=True, capture_output=True)
     offline = ["unshare", "--net"] if subprocess.run(["unshare", "--net", "true"], check=False).returncode == 0 else []
-    done = subprocess.run(
-        [*offline, "bash", ROOT / "ci/deploy-module.sh", "--root", tmp_path / "tree", "--channel", archive],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    signers, strangers = tmp_path / "signers", tmp_path / "strangers"
+    public = key.with_suffix(".pub").read_text()
+    signers.write_text(f"publisher {public}")
+    strangers.write_text(f"stranger {re.sub('AAAA[^ ]{40}', 'AAAAC3NzaC1lZDI1NTE5AAAAI' + 'A' * 19, public)}")
+
+    def deploy_by(trusted: Path) -> subprocess.CompletedProcess[str]:
+        words = ["bash", ROOT / "ci/deploy-module.sh", "--root", tmp_path / "tree", "--channel", archive]
+        state = {**os.environ, "XDG_STATE_HOME": str(tmp_path / "state")}
+        command = [*offline, *words, "--signers", trusted]
+        return subprocess.run(command, capture_output=True, text=True, check=False, env=state)
+
+    done = deploy_by(strangers)
+    assert done.returncode == 1 and "is not signed by anyone in" in done.stderr
+    assert not list((tmp_path / "tree").glob("software/*"))
+    done = deploy_by(signers)
+    assert done.returncode == 0 and "signed by publisher" in done.stderr, done.stderr
     assert re.search(r"acl-qlinear +0\.2\.0 +yes +neoverse_v1, armv8_2a", done.stdout)

@@ -10,7 +10,7 @@ from aclpkg.base import archives, environment
 from aclpkg.base.cache import cached_dir
 from aclpkg.base.paths import ROOT
 from aclpkg.base.pins import VARIANTS
-from aclpkg.build import dist, recipes
+from aclpkg.build import dist
 from aclpkg.inputs import bootstrap, debian, emulator
 
 
@@ -18,7 +18,7 @@ from aclpkg.inputs import bootstrap, debian, emulator
 def acl(upstream: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """ACL for every Armv8.2-A CPU, as its package has it."""
     channel, target = tmp_path_factory.mktemp("acl") / "channel", tmp_path_factory.mktemp("unpacked")
-    wanted = {"operators": "qlinear", "acl_version": recipes.acl_version(), "acl_variant": VARIANTS["acl_variant"][0]}
+    wanted = {"operators": "qlinear", "acl_variant": VARIANTS["acl_variant"][0]}
     dist.fill_channel(channel, upstream, ["arm-compute-library"], **wanted)
     (package,) = channel.glob("*/*.conda")
     archives.unpack_package(package, target)

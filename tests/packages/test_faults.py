@@ -12,7 +12,7 @@ from aclpkg.base import cache
 from aclpkg.base.hashes import sha256
 from aclpkg.base.messages import CiError
 from aclpkg.base.paths import CACHE, DIST, ROOT
-from aclpkg.base.pins import EPOCH, chosen
+from aclpkg.base.pins import EPOCH, VARIANTS
 from aclpkg.base.processes import run
 from aclpkg.build import dist, normalize, packages, recipes
 from aclpkg.inputs import bootstrap, debian
@@ -21,7 +21,7 @@ from aclpkg.inputs import bootstrap, debian
 def test_disk_full_during_a_build(small_disk: Path) -> None:
     """The build environment does not fit. Nothing is left, and the place is free again."""
     name = "arm-compute-library"
-    row, _ = recipes.render(name, operators="qlinear", acl_version=recipes.acl_version())[0]
+    row, _ = recipes.packages(name, operators="qlinear")[0]
     recipe = packages.Recipe(recipes.RECIPES / name, row, [])
     upstream = dist.upstream_of_built_channel()
     before = dict(os.environ)
@@ -71,8 +71,7 @@ def test_disk_full_for_the_channel(small_disk: Path) -> None:
 @pytest.mark.parametrize("damage", ["truncated", "altered"])
 def test_damaged_source(tmp_path: Path, damage: str) -> None:
     """build_acl.sh refuses it."""
-    row = chosen(acl_version=recipes.acl_version())
-    good = recipes.debian_source(row["acl_source"][0], row["acl_sha256"][0])
+    good = recipes.debian_source(VARIANTS["acl_source"][0], VARIANTS["acl_sha256"][0])
     assert good
     content = bytearray(good.read_bytes())
     if damage == "truncated":

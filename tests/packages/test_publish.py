@@ -2,8 +2,10 @@
 """Channels: published whole or not at all, signed, served, copied, bundled."""
 
 import functools
+import html.parser
 import http.server
 import json
+import os
 import random
 import re
 import shutil
@@ -11,6 +13,7 @@ import signal
 import subprocess
 import sys
 import tarfile
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,7 +23,7 @@ import pytest
 from aclpkg.base import archives, environment
 from aclpkg.base.hashes import sha256
 from aclpkg.base.messages import CiError
-from aclpkg.base.paths import ROOT
+from aclpkg.base.paths import DIST, ROOT
 from aclpkg.base.pins import SITE_PACKAGES
 from aclpkg.base.processes import run
 from aclpkg.build import dist
@@ -60,9 +63,12 @@ def copied(channel: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(channel, tmp_path / "copy", symlinks=True))
 
 
-def verify(channel: Path, keys: Path) -> subprocess.CompletedProcess[str]:
+def verify(channel: Path, keys: Path, seen: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """seen: the folder with what the user has verified before; without, nothing."""
     words = ["bash", ROOT / "ci/verify.sh", channel, keys / "signers"]
-    return subprocess.run(words, capture_output=True, text=True, check=False)
+    with tempfile.TemporaryDirectory() as nothing:
+        state = {**os.environ, "XDG_STATE_HOME": str(seen or nothing)}
+        return subprocess.run(words, capture_output=True, text=True, check=False, env=state)
 
 
 def altered(package: Path, target: Path, change: Callable[[Path], None], name: str = "") -> Path:
@@ -198,6 +204,85 @@ def test_added_index_is_refused(copied: Path, keys: Path) -> None:
     (copied / "noarch/repodata_shards.msgpack.zst").write_bytes(b"another index")
     done = verify(copied, keys)
     assert done.returncode == 1 and "repodata_shards.msgpack.zst is not in SHA256SUMS" in done.stderr
+
+
+def test_old_copy_is_refused(packages: list[Path], keys: Path, tmp_path: Path) -> None:
+    """A replay: signed, whole, and without what was published since."""
+    channel, other, seen = tmp_path / "channel", tmp_path / "other", tmp_path / "seen"
+    few = [package for package in packages if package.parent.name == "noarch"]
+    signed_channel.publish(few, channel, keys / "key")
+    old = Path(shutil.copytree(channel, tmp_path / "old", symlinks=True))
+    signed_channel.publish(packages, channel, keys / "key")
+    serial, date = (re.findall(f"{what} (.*)", (channel / "SERIAL").read_text())[0] for what in ("serial", "date"))
+    for _ in range(2):
+        done = verify(channel, keys, seen)
+        assert done.returncode == 0 and f"serial {serial}, {date}\n" in done.stdout, done.stderr
+    done = verify(old, keys, seen)
+    assert done.returncode == 1 and f"and serial {serial} of {date} was seen: it is an old copy" in done.stderr
+    assert "verified" not in done.stdout
+    # Another channel of the same signer, and another user.
+    signed_channel.publish(few, other, keys / "key")
+    assert verify(other, keys, seen).returncode == 0 and verify(old, keys).returncode == 0
+
+
+def test_serial_rises_whatever_the_clock_says(copied: Path, packages: list[Path], keys: Path) -> None:
+    before = (copied / "SERIAL").read_text()
+    later = int(re.findall("serial (.*)", before)[0]) + 10**9
+    index = copied / ".index/current"
+    (index / "SERIAL").write_text(before.replace(re.findall("serial (.*)", before)[0], str(later)))
+    (index / "SHA256SUMS").unlink()
+    signed_channel.publish(packages, copied, keys / "key")
+    assert f"serial {later + 1}\n" in (copied / "SERIAL").read_text() and verify(copied, keys).returncode == 0
+
+
+class Links(html.parser.HTMLParser):
+    """The addresses that a page leads to, and its text."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.addresses: list[str] = []
+        self.text = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.addresses += [value for name, value in attrs if name in ("href", "src") and value]
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_page_lists_every_package(channel: Path, packages: list[Path]) -> None:
+    page = Links()
+    page.feed((channel / "index.html").read_text())
+    assert {p.name for p in packages} == {Path(a).name for a in page.addresses if a.endswith(".conda")}
+    for address in page.addresses:
+        assert (channel / address).is_file(), address
+    for package in packages:
+        assert f"{package.parent.name}/{package.name}.cdx.json" in page.addresses
+        assert f"{package.parent.name}/{package.name}.intoto.json" in page.addresses
+        assert sha256(package) in page.text
+    assert "conda install -c CHANNEL" in page.text and "script" not in (channel / "index.html").read_text()
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_page_in_a_browser(served: str, channel: Path, tmp_path: Path, width: int) -> None:
+    """On a phone and on a desktop: nothing sticks out, every row is seen. Pictures are left in dist/channel-page."""
+    # What the browser thinks of the page, asked by a script that is the test's.
+    asks = "<script>document.title = [document.documentElement.scrollWidth, innerWidth, "
+    asks += "[...document.querySelectorAll('tbody tr')].filter(row => row.offsetHeight > 9).length].join(' ')</script>"
+    probe = channel / "probe.html"
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
+    options += [f"--user-data-dir={tmp_path}", f"--window-size={width},900", "--hide-scrollbars"]
+    pictures = DIST / "channel-page"
+    pictures.mkdir(exist_ok=True)
+    try:
+        probe.write_text((channel / "index.html").read_text() + asks)
+        printed = run(["chromium", *options, "--dump-dom", f"{served}/probe.html"], cwd=tmp_path)
+    finally:
+        probe.unlink()
+    run(["chromium", *options, f"--screenshot={pictures}/{width}.png", f"{served}/index.html"], cwd=tmp_path)
+    content, window, rows = map(int, re.findall(r"<title>(\d+) (\d+) (\d+)</title>", printed)[0])
+    assert content <= window and rows == len(list(channel.glob("*/*.conda")))
+    assert (pictures / f"{width}.png").stat().st_size > 10_000
 
 
 def test_two_at_once(packages: list[Path], keys: Path, tmp_path: Path) -> None:

@@ -37,9 +37,9 @@ from aclpkg.build import recipes
 from aclpkg.deploy import modules, spack_easybuild
 from aclpkg.inputs import emulator
 
-wanted = {"operators": "qlinear", "acl_version": "24.11"}
+wanted = {"operators": "qlinear"}
 print(json.dumps({
-    "builds": {name: [build for _, build in recipes.render(name, **wanted)] for name in recipes.SOURCES},
+    "builds": {name: [build for _, build in recipes.packages(name, **wanted)] for name in recipes.SOURCES},
     "emulated": emulator.CPUS["neoverse_v2"],
     "archspec": MICROARCHITECTURES["neoverse_v2"].archspec_cpu,
     "order": modules.microarchitectures(),

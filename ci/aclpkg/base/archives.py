@@ -31,7 +31,7 @@ def unpack_package(package: Path, target: Path) -> None:
     extract(package, target)
 
 
-def pack_package(root: Path, package: Path, epoch: int) -> None:
+def pack_package(root: Path, package: Path, epoch: int, level: int = LEVEL) -> None:
     """Makes a .conda file of a folder, sorted, owned by nobody, and with one time.
 
     By hand, since rattler's writer makes the files below info/ itself.
@@ -44,7 +44,7 @@ def pack_package(root: Path, package: Path, epoch: int) -> None:
         members = [path for path in paths if (path.relative_to(root).parts[0] == "info") == inside]
         buffer = io.BytesIO()
         write_tar(buffer, ((path, path.relative_to(root).as_posix()) for path in members), epoch)
-        parts.append((f"{part}-{stem}.tar.zst", zstandard.ZstdCompressor(level=LEVEL).compress(buffer.getvalue())))
+        parts.append((f"{part}-{stem}.tar.zst", zstandard.ZstdCompressor(level=level).compress(buffer.getvalue())))
     date = datetime.fromtimestamp(epoch, UTC).timetuple()[:6]
     with replacing(package) as partial:
         with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as outer:

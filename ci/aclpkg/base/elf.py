@@ -2,6 +2,8 @@
 """What ELF files say: whom they are for, which versions of symbols they use, and where their functions are."""
 
 import bisect
+import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from elftools.common.exceptions import ELFError
@@ -32,6 +34,13 @@ def required_symbol_versions(file: Path) -> set[str]:
         if not isinstance(section, GNUVerNeedSection):
             return set()
         return {version.name for _, versions in section.iter_versions() for version in versions}
+
+
+def needed_glibc(files: Iterable[Path], machine: str) -> str | None:
+    """The oldest C library that has the symbols of all programs for `machine` among `files`; None if none needs it."""
+    names = {name for file in files if is_program_for(file, machine) for name in required_symbol_versions(file)}
+    versions = [name.removeprefix("GLIBC_").split(".") for name in names if re.fullmatch(r"GLIBC_[\d.]+", name)]
+    return ".".join(max(versions, key=lambda version: [int(part) for part in version])) if versions else None
 
 
 class FunctionTable:

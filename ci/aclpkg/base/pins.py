@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The pins in recipe/variants.yaml."""
 
+import shutil
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -10,7 +11,11 @@ import yaml
 from .messages import CiError
 from .paths import ROOT
 
-VARIANTS: dict[str, list] = yaml.safe_load((ROOT / "recipe/variants.yaml").read_text())
+# What anybody can build from, and what is built here: Debian's source of ACL, where there is apt.
+PUBLIC_VARIANTS: dict[str, list] = yaml.safe_load((ROOT / "recipe/variants.yaml").read_text())
+DEBIAN_VARIANTS: dict[str, list] = yaml.safe_load((ROOT / "recipe/debian.yaml").read_text())
+VARIANTS = PUBLIC_VARIANTS | (DEBIAN_VARIANTS if shutil.which("apt-get") else {})
+ACL_VERSION: str = VARIANTS["acl_version"][0]
 # The time that packages carry, whenever they are built, in seconds.
 EPOCH = int(datetime.fromisoformat(VARIANTS["source_date"][0]).replace(tzinfo=UTC).timestamp())
 # What the tables compare with, the newest pinned PyTorch, and on what kinds of layers.

@@ -48,15 +48,15 @@ def upstream_of_built_channel() -> list[str]:
     return json.loads(UPSTREAM.read_text())
 
 
-def build_channel(upstream: list[str], operators: str, version: str) -> None:
+def build_channel(upstream: list[str], operators: str) -> None:
     """Builds all packages into dist/channel, which is replaced when all are there.
 
-    upstream: the channels with everything that is not ours. operators: qlinear, or full for all of ACL. version: ACL's.
+    upstream: the channels with everything that is not ours. operators: qlinear, or full for all of ACL.
     """
     try:
         DIST.mkdir(parents=True, exist_ok=True)
         with holding_lock(DIST / ".lock"), replacing(CHANNEL) as partial:
-            fill_channel(partial, upstream, list(recipes.SOURCES), operators=operators, acl_version=version)
+            fill_channel(partial, upstream, list(recipes.SOURCES), operators=operators)
             write_atomically(UPSTREAM, json.dumps(upstream))
             _link_bootstrap(upstream)
     except OSError as error:

@@ -1,20 +1,15 @@
 # SPDX-License-Identifier: MIT
 """Builds the recipes into conda packages, with rattler-build."""
 
-import platform
 import shutil
 import time
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-import yaml
-from rattler_build import build_recipes
-
-from ..base import archives, environment
+from ..base import archives
 from ..base.cache import cached_dir
 from ..base.files import beside, holding_lock, replacing
 from ..base.hashes import tree_hash
@@ -22,7 +17,7 @@ from ..base.messages import CiError, log
 from ..base.paths import CACHE, ROOT
 from ..base.pins import EPOCH, MICROARCHITECTURES
 from ..base.processes import changed_environment
-from ..inputs.bootstrap import SUBDIR, not_locked
+from ..inputs.bootstrap import not_locked
 from . import normalize, provenance, recipes, sbom, symbol_floors
 from .normalize import BuiltPackage
 
@@ -44,7 +39,7 @@ def build_packages(name: str, channel: Path, upstream: list[str], **wanted: str)
     }
     sources = [(source, str(source.relative_to(ROOT))) for source in recipes.SOURCES[name]]
     stand_ins = not_locked(upstream)
-    for row, build_string in recipes.render(name, **wanted):
+    for row, build_string in recipes.packages(name, **wanted):
         recipe = Recipe(recipes.RECIPES / name, row, sources)
 
         def make(target: Path, recipe: Recipe = recipe, label: str = f"{name} {build_string}") -> None:
@@ -136,27 +131,11 @@ def _remove_output(output: Path) -> None:
 
 def _run_rattler_build(recipe: Recipe, channels: list[str], output: Path) -> Path:
     output.mkdir(parents=True)
-    variant = output / "variant.yaml"
-    variant.write_text(yaml.safe_dump({key: [value] for key, value in recipe.row.items()}))
+    (rendered,) = recipes.render(recipe.folder, {key: [value] for key, value in recipe.row.items()})
     try:
-        with warnings.catch_warnings():
-            # RenderedVariant.run_build() would do, but in py-rattler-build 0.73 it solves the target's
-            # packages for the machine that builds.
-            warnings.simplefilter("ignore", DeprecationWarning)
-            build_recipes(
-                [recipe.folder / "recipe.yaml"],
-                build_platform=SUBDIR[platform.machine()],
-                target_platform=environment.PLATFORM,
-                host_platform=environment.PLATFORM,
-                channel=channels,
-                variant_config=[str(variant)],
-                output_dir=output,
-                no_build_id=True,
-                # Tests of packages for AArch64 are run where they can be: ci/test.sh.
-                test="skip",
-                # Packed again by `normalize`.
-                package_format="conda:1",
-            )
+        # Without tests: those of packages for AArch64 are run where they can be, by ci/test.sh.
+        # Packed again by `normalize`.
+        rendered.run_build(output_dir=output, channels=channels, no_build_id=True, package_format="conda:1")
     except Exception as error:  # rattler-build's errors have no type in common
         logs = [log.read_text(errors="replace") for log in output.glob("bld/*/work/conda_build.log")]
         tail = "\n".join("".join(logs).splitlines()[-25:])

@@ -2,16 +2,16 @@
 """The recipes in recipe/, rendered for rows of the variants."""
 
 import platform
-import shutil
 from pathlib import Path
 from typing import Any
 
 import yaml
 from rattler_build import PlatformConfig, RenderConfig, Stage0Recipe, VariantConfig
+from rattler_build.render import RenderedVariant
 
 from ..base import environment
 from ..base.paths import ROOT
-from ..base.pins import VARIANTS, chosen
+from ..base.pins import chosen
 from ..inputs import debian
 from ..inputs.bootstrap import SUBDIR
 
@@ -24,12 +24,6 @@ SOURCES = {
 }
 
 
-def acl_version() -> str:
-    """The row of variants.yaml that is built here: the tested one, whose source needs apt, where there is apt."""
-    from_debian, from_address = VARIANTS["acl_version"]
-    return from_debian if shutil.which("apt-get") else from_address
-
-
 def debian_source(address: str, sha256: str) -> Path | None:
     """ACL's source, where its address is in Debian: debian:SUITE/FILE."""
     if not address.startswith("debian:"):
@@ -37,19 +31,18 @@ def debian_source(address: str, sha256: str) -> Path | None:
     return debian.exact_source(address, sha256)
 
 
-def render(name: str, **wanted: str) -> list[tuple[dict[str, str], str]]:
+def render(folder: Path, variants: dict[str, list]) -> list[RenderedVariant]:
+    """What the recipe in `folder` makes of `variants`, as conda-build renders it."""
+    target, machine = environment.PLATFORM, SUBDIR[platform.machine()]
+    platforms = PlatformConfig(target_platform=target, build_platform=machine, host_platform=target)
+    text = yaml.safe_dump({**variants, "target_platform": [target], "host_platform": [target]})
+    recipe = Stage0Recipe.from_file(folder / "recipe.yaml")
+    return list(recipe.render(VariantConfig.from_yaml(text), RenderConfig(platform=platforms)))
+
+
+def packages(name: str, **wanted: str) -> list[tuple[dict[str, str], str]]:
     """The packages that a recipe makes of the wanted rows: what it uses of its row, and its build string."""
-    variants = chosen(**wanted)
-    zip_keys = variants.pop("zip_keys")
-    text = yaml.safe_dump({**{k: [str(v) for v in values] for k, values in variants.items()}, "zip_keys": zip_keys})
-    recipe = Stage0Recipe.from_file(RECIPES / name / "recipe.yaml")
-    machine = SUBDIR[platform.machine()]
-    config = RenderConfig(
-        platform=PlatformConfig(
-            target_platform=environment.PLATFORM, build_platform=machine, host_platform=environment.PLATFORM
-        )
-    )
-    rendered = recipe.render(VariantConfig.from_yaml(text), config)
+    rendered = render(RECIPES / name, chosen(**wanted))
     return [(own_row(one.variant), str(one.recipe.build.string)) for one in rendered]
 
 

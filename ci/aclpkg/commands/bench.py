@@ -19,7 +19,7 @@ from ..base.paths import ROOT
 from ..base.pins import TORCH
 from ..base.processes import run_command
 from ..base.programs import require_programs
-from ..build import dist, recipes
+from ..build import dist
 from ..inputs import emulator
 from ..measure import acl_build, bench
 from . import argument_parser
@@ -50,7 +50,7 @@ def main() -> int:
         raise CiError("--update-baseline needs preset smoke under emulation: the baseline has no times")
     require_programs(emulator.PROGRAMS)
     if not dist.CHANNEL.is_dir():
-        dist.build_channel(dist.upstream_channels([]), "qlinear", recipes.acl_version())
+        dist.build_channel(dist.upstream_channels([]), "qlinear")
     upstream = dist.upstream_of_built_channel()
     console = Console(width=100, highlight=False)
     homes = {m: dist.install(m, TORCH, upstream, ["matplotlib-base"]) for m in bench.measured_here()}

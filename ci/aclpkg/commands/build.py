@@ -16,7 +16,7 @@ from ..base.paths import DIST
 from ..base.pins import TORCH, VARIANTS
 from ..base.processes import run_command
 from ..base.programs import require_programs
-from ..build import dist, recipes
+from ..build import dist
 from ..inputs import emulator
 from ..measure import bench
 from . import add_channel_options, argument_parser
@@ -37,7 +37,7 @@ def main() -> None:
     require_programs(emulator.PROGRAMS)
 
     upstream = dist.upstream_channels(options.channel)
-    dist.build_channel(upstream, options.operators, recipes.acl_version())
+    dist.build_channel(upstream, options.operators)
     log(f"channel: {dist.CHANNEL}")
     if options.no_table:
         return

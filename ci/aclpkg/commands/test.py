@@ -21,7 +21,7 @@ from ..base.messages import CiError
 from ..base.paths import ROOT
 from ..base.processes import run_command
 from ..base.programs import DIFFOSCOPE, require_programs
-from ..build import dist, recipes
+from ..build import dist
 from ..inputs import emulator
 from . import add_channel_options, argument_parser
 
@@ -35,6 +35,7 @@ PROGRAMS = {
         **emulator.PROGRAMS,
         **DIFFOSCOPE,
         "abidiff": "abigail-tools",
+        "chromium": "chromium",
         "git": "git",
         "ip": "iproute2",
         "pkg-config": "pkg-config",
@@ -116,7 +117,7 @@ def main() -> None:
     stages = [stage_of(word) for word in options.stages] or list(PROGRAMS)
     require_programs({name: package for stage in stages for name, package in PROGRAMS[stage].items()})
     if not WITHOUT_CHANNEL.issuperset(stages):
-        dist.build_channel(dist.upstream_channels(options.channel), "qlinear", recipes.acl_version())
+        dist.build_channel(dist.upstream_channels(options.channel), "qlinear")
     os.execv(sys.executable, [sys.executable, "-m", "pytest", *pytest_arguments(options, others)])
 
 

@@ -14,7 +14,7 @@ import shutil
 import tarfile
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -49,8 +49,11 @@ def _required_features() -> dict[str, list[str]]:
 
 
 @contextmanager
-def opened(channels: list[str]) -> Iterator[list[str]]:
-    """Channels, with each bundle of ci/bundle.sh among them unpacked while it is used."""
+def opened(channels: list[str], check: Callable[[Path, str], None]) -> Iterator[list[str]]:
+    """Channels, with each bundle of ci/bundle.sh among them unpacked while it is used.
+
+    check: called before with each channel that is a folder, and what the user calls it.
+    """
     with tempfile.TemporaryDirectory() as work:
         found = []
         for number, channel in enumerate(channels):
@@ -61,9 +64,13 @@ def opened(channels: list[str]) -> Iterator[list[str]]:
                     archive.extraction_filter = getattr(tarfile, "data_filter", None)
                     archive.extractall(Path(work) / str(number))
                 folder = next((Path(work) / str(number)).iterdir())
-                found.append(folder.as_uri())
+            elif Path(channel).is_dir():
+                folder = Path(channel).resolve()
             else:
-                found.append(Path(channel).resolve().as_uri() if Path(channel).is_dir() else channel)
+                found.append(channel)
+                continue
+            check(folder, channel)
+            found.append(folder.as_uri())
         yield found
 
 

@@ -5,14 +5,14 @@ env/spack/spack_repo/acl_qlinear/    a Spack package repository (API v2)
 env/easybuild/*.eb                   easyconfigs for foss-2024a
 """
 
+import os
 import shutil
 from string import Template
 
-import archspec.cpu
 import yaml
 
 from ..base.paths import ROOT
-from ..base.pins import MICROARCHITECTURES, VARIANTS, Microarchitecture, rows
+from ..base.pins import MICROARCHITECTURES, PUBLIC_VARIANTS, VARIANTS, Microarchitecture
 from ..inputs.bootstrap import TORCH_VERSIONS
 
 REPOSITORY = """\
@@ -23,6 +23,9 @@ repo:
   api: v2.0
 """
 
+SPACK_REPOSITORY = "spack/spack_repo/acl_qlinear"
+SPACK_TARGETS = {"neoverse_n1", "neoverse_v1", "neoverse_v2", "neoverse_n2"}
+
 
 def _quoted(words: list[str]) -> str:
     return ", ".join(f'"{word}"' for word in words)
@@ -30,7 +33,7 @@ def _quoted(words: list[str]) -> str:
 
 def facts() -> dict[str, str]:
     """What the templates need of the pins."""
-    version, source, sha256 = rows("acl_version", "acl_source", "acl_sha256")[0]
+    version, source, sha256 = (PUBLIC_VARIANTS[key][0] for key in ("acl_version", "acl_source", "acl_sha256"))
     recipes = {
         name: yaml.safe_load((ROOT / f"recipe/{name}/recipe.yaml").read_text())
         for name in ("arm-compute-library", "acl-qlinear")
@@ -39,38 +42,35 @@ def facts() -> dict[str, str]:
         "version": version,
         "acl_version": version,
         "sha256": sha256,
-        "file": source.rsplit("/", 1)[1],
-        "where": "of " + source.split(":")[1].split("/")[0].capitalize() + ", Debian's release",
+        "source": source,
+        "source_folder": source.rpartition("/")[0],
+        "source_file": source.rpartition("/")[2],
         "own_version": recipes["acl-qlinear"]["context"]["version"],
         "homepage": recipes["arm-compute-library"]["about"]["homepage"],
     }
 
 
-def _required_targets(microarchitecture: Microarchitecture) -> str:
-    """What Spack requires of the CPU for a build."""
-    when = f'when="microarchitecture={microarchitecture.variant}"'
-    targets = [name for name in microarchitecture.cpus if name in archspec.cpu.TARGETS]
-    if not targets:
-        # archspec's generic levels are named like this.
-        return f'requires("target={microarchitecture.variant.replace("-", "")}:", {when})'
-    return f'requires({_quoted([f"target={name}:" for name in targets])}, policy="any_of", {when})'
+def _spack_targets(microarchitecture: Microarchitecture) -> list[str]:
+    """The CPUs that get its builds, among those that every Spack of the last two years knows by name."""
+    return [name for name in microarchitecture.cpus if name in SPACK_TARGETS]
 
 
 def descriptions() -> dict[str, str]:
     """The text of each file, by its path in env/."""
     known = facts()
+    everybody, native = MICROARCHITECTURES.values()
     spack = {
         **known,
         "operators": _quoted(VARIANTS["operators"]),
-        "variants": _quoted(VARIANTS["acl_variant"]),
-        "targets": "\n".join(f"    {_required_targets(one)}" for one in MICROARCHITECTURES.values()),
-        "source": f"file:///path/to/{known['file']}",
+        "everybody": everybody.variant,
+        "native": native.variant,
+        "targets": _quoted(_spack_targets(native)),
         "torch": ",".join(f"{minor}.0:{minor}" for minor in VARIANTS["pytorch"]),
     }
-    home = "spack/spack_repo/acl_qlinear"
+    home = SPACK_REPOSITORY
     found = {f"{home}/repo.yaml": REPOSITORY}
-    for name in ("arm_compute_library", "acl_qlinear"):
-        own = {**spack, "version": known["own_version"]} if name == "acl_qlinear" else spack
+    for name in ("arm_compute_library", "py_acl_qlinear"):
+        own = {**spack, "version": known["own_version"]} if name == "py_acl_qlinear" else spack
         found[f"{home}/packages/{name}/package.py"] = _fill(f"spack/{name}.py.in", own)
     for variant in VARIANTS["acl_variant"]:
         suffix = "" if variant == VARIANTS["acl_variant"][0] else f"-{variant}"
@@ -99,4 +99,7 @@ def write_descriptions() -> int:
         file = ROOT / "env" / path
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
+    # Spack builds by the same script as everybody.
+    script = ROOT / "env" / SPACK_REPOSITORY / "packages/arm_compute_library/build_acl.sh"
+    script.symlink_to(os.path.relpath(ROOT / "build_acl.sh", script.parent))
     return len(texts)

@@ -13,6 +13,7 @@ import platform
 import re
 import shutil
 import sys
+import tempfile
 import zipfile
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,8 +24,9 @@ import yaml
 from rattler.index import index_fs
 from rattler_build import assemble_package
 
+from ..base import archives
 from ..base.cache import cached_dir
-from ..base.elf import is_program_for
+from ..base.elf import is_program_for, needed_glibc
 from ..base.hashes import tree_hash
 from ..base.messages import CiError, log
 from ..base.paths import ROOT
@@ -41,6 +43,8 @@ BUILD_ARCH = platform.machine()
 DEB_ARCH = {"x86_64": "amd64", "aarch64": "arm64"}
 SUBDIR = {"x86_64": "linux-64", "aarch64": "linux-aarch64"}
 TRIPLET = "aarch64-conda-linux-gnu"
+# Packages are read a few times on the machine that wrote them: speed counts, size does not.
+LEVEL = 1
 # In a channel: which files others stood in for.
 NOT_LOCKED = "not-locked.json"
 
@@ -107,7 +111,10 @@ def _assemble(target: Path, files: Path, name: str, version: str, subdir: str, d
     for file in files.rglob("*"):
         if file.is_file() and not file.is_symlink():
             file.chmod(0o755 if file.stat().st_mode & 0o100 else 0o644)
-    assemble_package(
+    arch = {subdir: arch for arch, subdir in SUBDIR.items()}.get(subdir)
+    if arch and (glibc := needed_glibc(files.rglob("*"), arch)):
+        depends = [*depends, f"__glibc >={glibc}"]
+    package = assemble_package(
         name=name,
         version=version,
         target_platform=subdir,
@@ -118,12 +125,22 @@ def _assemble(target: Path, files: Path, name: str, version: str, subdir: str, d
         depends=depends,
         noarch=noarch if subdir == "noarch" else None,
         summary=f"{name}, repackaged for machines that do not reach conda-forge",
-        # Read a few times on the machine that wrote it: speed counts, size does not.
-        compression_level=1,
+        compression_level=LEVEL,
         # Neither the time nor the number of processors changes a byte.
         timestamp=datetime.fromtimestamp(EPOCH, UTC),
         compression_threads=2,
     )
+    if noarch == "python":
+        _add_link_json(package.path)
+
+
+def _add_link_json(package: Path) -> None:
+    """Adds what conda-pack reads of a noarch package, and assemble_package leaves out."""
+    with tempfile.TemporaryDirectory() as name:
+        archives.unpack_package(package, Path(name))
+        link = {"noarch": {"type": "python"}, "package_metadata_version": 1}
+        (Path(name) / "info/link.json").write_text(json.dumps(link))
+        archives.pack_package(Path(name), package, EPOCH, LEVEL)
 
 
 # Debian's packages

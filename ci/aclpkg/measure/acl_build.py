@@ -14,7 +14,7 @@ from ..base import environment
 from ..base.cache import cached_dir
 from ..base.messages import CiError, log
 from ..base.paths import CACHE, ROOT
-from ..base.pins import PYTHON, VARIANTS, chosen
+from ..base.pins import PYTHON, VARIANTS
 from ..base.processes import run
 from ..build import dist, recipes
 from ..inputs import bootstrap
@@ -24,8 +24,7 @@ from . import bench
 def build_figures() -> list[dict[str, Any]]:
     """Seconds that build_acl.sh takes, cold and with a warm ccache, and the size of what it makes."""
     machine = bootstrap.SUBDIR[bootstrap.BUILD_ARCH]
-    row = chosen(acl_version=recipes.acl_version())
-    source = recipes.debian_source(row["acl_source"][0], row["acl_sha256"][0])
+    source = recipes.debian_source(VARIANTS["acl_source"][0], VARIANTS["acl_sha256"][0])
     if not source:
         raise CiError("--builds needs apt, which ACL's source comes through")
     specs = ["gxx_linux-aarch64", "sysroot_linux-aarch64", "scons", "ccache", f"python {PYTHON}.*"]

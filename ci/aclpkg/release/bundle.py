@@ -58,7 +58,7 @@ def bundle(target: Path, specs: list[str], channels: list[str], key: Path) -> in
     with tempfile.TemporaryDirectory(dir=target.parent) as name:
         packages, channel = Path(name) / "packages", Path(name) / NAME
         files = [fetch(record, packages) for record in needed(specs, channels)]
-        signed_channel.publish(files, channel, key)
+        signed_channel.publish(files, channel, key, f"bundle of {' '.join(sorted(specs))}")
         log(f"writing {target.name}")
         # The links' targets under the links' names: any program unpacks files.
         paths = [channel, *sorted(path for path in channel.rglob("*") if not _is_own(path.relative_to(channel)))]

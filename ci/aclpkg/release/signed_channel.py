@@ -5,6 +5,8 @@ A channel that is a folder looks like this:
 
     linux-aarch64/*.conda                    packages, and beside each its SBOM and provenance
     .index/TIME/linux-aarch64/repodata.json  the index, and so on
+    .index/TIME/index.html                   the same for people
+    .index/TIME/SERIAL                       which channel this is, its serial and date
     .index/TIME/SHA256SUMS, SHA256SUMS.sig   of all of it
     .index/current -> TIME
     linux-aarch64/repodata.json -> ../.index/current/linux-aarch64/repodata.json, and so on
@@ -17,6 +19,8 @@ import asyncio
 import os
 import shutil
 import time
+import uuid
+from datetime import UTC, datetime
 from pathlib import Path
 
 from rattler.index import index_fs
@@ -25,19 +29,24 @@ from ..base import environment
 from ..base.files import beside, holding_lock, replace_symlink, replacing
 from ..base.hashes import sha256
 from ..base.messages import CiError, log
+from ..base.paths import ROOT
 from ..base.processes import run
 from ..build import provenance, sbom
-from . import abi
+from . import abi, page
 
 SUBDIRS = ("noarch", environment.PLATFORM)
 INDEX = ".index"
 MANIFEST, SIGNATURE = "SHA256SUMS", "SHA256SUMS.sig"
+# ci/verify.sh refuses a channel with a lower serial than it has seen, which is an old copy.
+SERIAL = "SERIAL"
 # What the signature is for, so that one made for something else is worth nothing here.
 NAMESPACE = "acl-qlinear-channel"
 
 
-def publish(packages: list[Path], channel: Path, key: Path) -> list[str]:
+def publish(packages: list[Path], channel: Path, key: Path, name: str = "") -> list[str]:
     """Adds packages, each a file in SUBDIR/, to the folder `channel` and signs it with an OpenSSH key.
+
+    name: which channel it is a copy of, wherever it lies; without, one that no other has.
 
     Returns the names of those that were not there yet. Raises CiError, and leaves
     the channel as it was, when a package is there with other contents, when it
@@ -61,12 +70,25 @@ def publish(packages: list[Path], channel: Path, key: Path) -> list[str]:
                     if file.exists():
                         _copy(file, channel / package.parent.name / file.name)
             if not _is_complete(channel):
-                _switch_index(channel, key)
+                _switch_index(channel, key, name)
         except OSError as error:
             for stale in channel.glob("*/.*.partial"):
                 stale.unlink()
             raise CiError(f"cannot publish to {channel}: {error}; the channel is as it was") from error
     return [package.name for package in new]
+
+
+def check_channel(folder: Path, name: str, signers: Path | None) -> None:
+    """Checks a channel before anything of it is used. name: what the user calls it.
+
+    signers: ci/verify.sh's file of those whom the user trusts; without it, only whether a signed
+    channel is whole. Raises CiError.
+    """
+    if signers:
+        log(run(["bash", ROOT / "ci/verify.sh", folder, signers]).strip())
+    elif (folder / MANIFEST).exists():
+        log(f"{name} is signed; --signers FILE would check by whom")
+        run(["sha256sum", "--quiet", "--strict", "--check", MANIFEST], cwd=folder)
 
 
 def _is_new(package: Path, channel: Path) -> bool:
@@ -101,10 +123,10 @@ def _is_complete(channel: Path) -> bool:
     if not manifest.exists():
         return False
     listed = {line[66:] for line in manifest.read_text().splitlines()}
-    return listed.issuperset(_files(channel)) and (channel / MANIFEST).exists()
+    return listed.issuperset([*_files(channel), SERIAL]) and (channel / MANIFEST).exists()
 
 
-def _switch_index(channel: Path, key: Path) -> None:
+def _switch_index(channel: Path, key: Path, name: str) -> None:
     home = channel / INDEX
     home.mkdir(exist_ok=True)
     current = home / "current"
@@ -116,13 +138,16 @@ def _switch_index(channel: Path, key: Path) -> None:
     new = home / str(time.time_ns())
     try:
         names = _write_index(channel, new)
+        (new / SERIAL).write_text(_next_serial(channel, name))
+        (new / page.NAME).write_text(page.render(new, channel))
+        names += [SERIAL, page.NAME]
         _write_manifest(channel, new, names, key)
     except BaseException:
         shutil.rmtree(new, ignore_errors=True)
         raise
     # They lead nowhere until there is a current index.
-    for name in [*names, MANIFEST, SIGNATURE]:
-        replace_symlink(channel / name, Path(*[".."] * name.count("/"), INDEX, "current", name))
+    for file in [*names, MANIFEST, SIGNATURE]:
+        replace_symlink(channel / file, Path(*[".."] * file.count("/"), INDEX, "current", file))
     replace_symlink(current, Path(new.name))
     if used:
         shutil.rmtree(used, ignore_errors=True)
@@ -141,6 +166,17 @@ def _write_index(channel: Path, target: Path) -> list[str]:
     for folder in target.glob(".*"):
         shutil.rmtree(folder)
     return sorted(file.relative_to(target).as_posix() for file in target.rglob("*") if file.is_file())
+
+
+def _next_serial(channel: Path, name: str) -> str:
+    """The lines of the next SERIAL: "channel NAME", "serial NUMBER", "date TIME"."""
+    last = channel / SERIAL
+    before = dict(line.split(" ", 1) for line in last.read_text().splitlines()) if last.exists() else {}
+    now = datetime.now(UTC)
+    name = before.get("channel", name or str(uuid.uuid4()))
+    # Seconds: higher in a copy that was made later, and than the last one whatever the clock says.
+    serial = max(int(now.timestamp()), int(before.get("serial", 0)) + 1)
+    return f"channel {name}\nserial {serial}\ndate {now:%Y-%m-%dT%H:%M:%SZ}\n"
 
 
 def _write_manifest(channel: Path, target: Path, names: list[str], key: Path) -> None:

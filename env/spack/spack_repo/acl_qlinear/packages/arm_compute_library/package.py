@@ -1,51 +1,65 @@
 # SPDX-License-Identifier: MIT
 # Written by ci/spack-easybuild.sh from recipe/variants.yaml.
-import os
-
 from spack_repo.builtin.build_systems.generic import Package
 
 from spack.package import *
 
 
 class ArmComputeLibrary(Package):
-    """Arm Compute Library as a shared library: own symbols only, no OpenMP runtime, one scons build."""
+    """Arm Compute Library as a shared library: own symbols only, no OpenMP runtime, one scons build.
+
+    Spack's armcomputelibrary has other options and exports other symbols; this one goes with
+    py-acl-qlinear.
+    """
 
     homepage = "https://github.com/ARM-software/ComputeLibrary"
-    # A checkout of acl-qlinear, whose build_acl.sh builds: give its folder with
-    # `spack develop --path CHECKOUT arm-compute-library@24.11`.
-    git = "file:///path/to/acl-qlinear"
     license("MIT AND Apache-2.0")
 
-    version("24.11", branch="main")
-    resource(
-        name="acl-source",
-        url="file:///path/to/arm-compute-library_24.11+dfsg.orig.tar.xz",
-        sha256="cebdf5dfe8b35007a84e3dfb6794ffe07064d9297bffeb5df0765437bf69c556",
-        expand=False,
-        placement={"arm-compute-library_24.11+dfsg.orig.tar.xz": "acl.tar"},
+    version(
+        "52.3.0",
+        url="https://github.com/ARM-software/ComputeLibrary/archive/refs/tags/v52.3.0.tar.gz",
+        sha256="f0952be369793d7f48229c4be5011e5a8e20101febbad8a8c15e7a1c0577c0c4",
     )
 
-    variant("operators", default="qlinear", values=("qlinear", "full"), description="How much of ACL")
     variant(
-        "microarchitecture",
-        default="armv8.2-a",
-        values=("armv8.2-a", "neoverse-v1"),
-        description="Armv8.2-A picks kernels at run time; Neoverse V1 has SVE and i8mm compiled in",
+        "operators",
+        default="qlinear",
+        values=("qlinear", "full"),
+        multi=False,
+        description="How much of ACL",
     )
-    requires("target=armv8.2a:", when="microarchitecture=armv8.2-a")
-    requires("target=neoverse_v1:", "target=neoverse_v2:", "target=neoverse_v3ae:", "target=neoverse_n2:", "target=olympus:", policy="any_of", when="microarchitecture=neoverse-v1")
+
+    requires("target=armv8.2a:", msg="it is built for Armv8.2-A and newer: target=armv8.2a")
 
     depends_on("c", type="build")
     depends_on("cxx", type="build")
     depends_on("scons", type="build")
     depends_on("python@3:", type="build")
 
+    @property
+    def microarchitecture(self):
+        """build_acl.sh's name for the target."""
+        native = ("neoverse_v1", "neoverse_v2", "neoverse_n2")
+        able = any(self.spec.satisfies(f"target={name}:") for name in native)
+        return "neoverse-v1" if able else "armv8.2-a"
+
+    @property
+    def libs(self):
+        return find_libraries("libarm_compute", root=self.prefix.lib, shared=True)
+
+    @property
+    def headers(self):
+        headers = find_headers("*", root=self.prefix.include, recursive=True)
+        headers.directories = [join_path(self.prefix.include, "arm-compute-library")]
+        return headers
+
     def install(self, spec, prefix):
-        build = Executable(os.path.join(self.stage.source_path, "build_acl.sh"))
-        build(
-            "--variant", spec.variants["microarchitecture"].value,
-            "--operators", spec.variants["operators"].value,
-            "--source", os.path.join(self.stage.source_path, "acl.tar"),
-            "--prefix", prefix,
-            "--jobs", str(make_jobs),
-        )  # fmt: skip
+        build = Executable(join_path(self.package_dir, "build_acl.sh"))
+        arguments = {
+            "--variant": self.microarchitecture,
+            "--operators": spec.variants["operators"].value,
+            "--source": self.stage.source_path,
+            "--prefix": prefix,
+            "--jobs": str(make_jobs),
+        }
+        build(*[word for pair in arguments.items() for word in pair])
