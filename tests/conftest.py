@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from aclpkg.base import environment
 from aclpkg.base.files import holding_lock
-from aclpkg.base.paths import DIST
+from aclpkg.base.paths import DIST, ROOT
 from aclpkg.base.pins import VARIANTS
 from aclpkg.base.processes import exit_now, run
 from aclpkg.build import dist
@@ -18,6 +18,18 @@ from aclpkg.inputs import bootstrap, emulator
 
 # They run inside the prefixes; tests/emulated/test_prefixes.py starts them there.
 collect_ignore = ["emulated/inside"]
+
+# What takes longest starts first; the rest fills up the other worker's time.
+LONGEST_FIRST = [
+    "emulated/test_prefixes.py",
+    "cluster/test_docs.py",
+    "emulated/test_speed.py",
+    "packages/test_full_library.py",
+    "packages/test_rebuild.py",
+    "cluster/test_slurm.py",
+    "cluster/test_image.py",
+    "emulated/test_bench.py",
+]
 
 MICROARCHITECTURES = VARIANTS["microarchitecture"]
 TORCHES = VARIANTS["pytorch"]
@@ -32,6 +44,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    first = {ROOT / "tests" / file: number for number, file in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: first.get(item.path, len(first)))
     prefix = config.getoption("prefix")
     if prefix:
         there = {item.name: item for item in items if item.name.startswith("test_inside_prefix[")}

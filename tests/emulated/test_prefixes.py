@@ -32,14 +32,14 @@ def exchange(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run_tests(installed: Installed, run_in: Run, exchange: Path) -> Callable[..., str]:
     """run_tests(microarchitecture, PyTorch, oneDNN, option…): runs the tests inside a prefix; what pytest printed."""
 
-    def run(microarchitecture: str, torch: str, onednn: str, *options: str) -> str:
+    def run(microarchitecture: str, torch: str, onednn: str, *options: str, files: list[str] | None = None) -> str:
         # Without the settings and the conftest.py of the tests around it.
         tests = ROOT / "tests/emulated/inside"
         apart = ["-c", "/dev/null", f"--rootdir={tests}", f"--confcutdir={tests}", "-p", "no:cacheprovider"]
         program = ["python", "-m", "pytest", "-q", "-s", "--color=no", "--disable-warnings", *apart]
         done = run_in(
             installed(microarchitecture, torch),
-            [*program, *options, tests],
+            [*program, *options, *([tests / file for file in files] if files else [tests])],
             emulator.CPUS[microarchitecture][0],
             ONEDNN_PIN=onednn,
             EXCHANGE=str(exchange),
@@ -56,6 +56,12 @@ def run_tests(installed: Installed, run_in: Run, exchange: Path) -> Callable[...
 
 
 PREFIXES = [(m, *row) for row in rows("pytorch", "onednn") for m in MICROARCHITECTURES]
+# Each microarchitecture and each PyTorch has all tests once. Elsewhere run those of what depends on both:
+# numbers, saved models, processes. --all runs all everywhere.
+DIAGONAL = {
+    (MICROARCHITECTURES[number % len(MICROARCHITECTURES)], torch) for number, torch in enumerate(reversed(TORCHES), 1)
+}
+OF_BOTH = ["test_operators.py", "test_models.py", "test_fuzz.py", "test_processes.py"]
 
 
 @pytest.mark.parametrize(
@@ -65,7 +71,8 @@ def test_inside_prefix(
     run_tests: Callable[..., str], pytestconfig: pytest.Config, microarchitecture: str, torch: str, onednn: str
 ) -> None:
     chosen = shlex.split(pytestconfig.getoption("inside"))
-    printed = run_tests(microarchitecture, torch, onednn, *chosen)
+    everything = chosen or pytestconfig.getoption("--all") or (microarchitecture, torch) in DIAGONAL
+    printed = run_tests(microarchitecture, torch, onednn, *chosen, files=None if everything else OF_BOTH)
     if not chosen:
         EXAMPLES[microarchitecture, torch] = re.findall("examples (.*)", printed)[0]
         DIGESTS[microarchitecture, torch] = re.findall("digest (.*)", printed)[0]
