@@ -37,7 +37,7 @@ EXIT_STATUS = pytest.StashKey[int]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--all", action="store_true", help="also what takes long: compile all of ACL again, say")
+    parser.addoption("--all", action="store_true", help="also what takes longest: see CONTRIBUTING.md")
     parser.addoption("--channel", action="append", default=[], help="where compilers, Python and PyTorch come from")
     parser.addoption("--in", dest="prefix", metavar="PREFIX", help="only the tests inside this prefix")
     parser.addoption("--inside", default="", metavar="ARGUMENTS", help="with --in: pytest's arguments for these tests")

@@ -107,7 +107,7 @@ def main() -> None:
         help="with emulated: only the tests inside this prefix, neoverse_v1-2.9 for one, and what they print; "
         "pytest's arguments are for these",
     )
-    parser.add_argument("--all", action="store_true", help="also what takes longest (docs/trust.md)")
+    parser.add_argument("--all", action="store_true", help="also what takes longest (CONTRIBUTING.md)")
     options, others = parser.parse_known_args()
     if misplaced := [word for word in others if word in PROGRAMS]:
         raise CiError(f"{misplaced[0]!r} is a stage after other arguments, expected all stages first")
