@@ -6,7 +6,7 @@ from spack.package import *
 
 
 class ArmComputeLibrary(Package):
-    """Arm Compute Library as a shared library: own symbols only, no OpenMP runtime, one scons build.
+    """Arm Compute Library as a shared library: own symbols only, no OpenMP runtime.
 
     Spack's armcomputelibrary has other options and exports other symbols; this one goes with
     py-acl-qlinear.
