@@ -24,6 +24,7 @@ repo:
 """
 
 SPACK_REPOSITORY = "spack/spack_repo/acl_qlinear"
+# The CPUs that every Spack of the last two years knows by name.
 SPACK_TARGETS = {"neoverse_n1", "neoverse_v1", "neoverse_v2", "neoverse_n2"}
 
 
@@ -50,21 +51,23 @@ def facts() -> dict[str, str]:
     }
 
 
-def _spack_targets(microarchitecture: Microarchitecture) -> list[str]:
-    """The CPUs that get its builds, among those that every Spack of the last two years knows by name."""
-    return [name for name in microarchitecture.cpus if name in SPACK_TARGETS]
+def _spack_build(microarchitecture: Microarchitecture) -> str:
+    """A row of a table in Python: a build, and the CPUs that get it."""
+    cpus = [name for name in microarchitecture.cpus if name in SPACK_TARGETS]
+    return f'            "{microarchitecture.variant}": ({_quoted(cpus)}{"," * (len(cpus) == 1)}),'
 
 
 def descriptions() -> dict[str, str]:
     """The text of each file, by its path in env/."""
     known = facts()
-    everybody, native = MICROARCHITECTURES.values()
+    everybody, *others = MICROARCHITECTURES.values()
+    # The most specific first.
+    others.sort(key=lambda one: -one.priority)
     spack = {
         **known,
         "operators": _quoted(VARIANTS["operators"]),
         "everybody": everybody.variant,
-        "native": native.variant,
-        "targets": _quoted(_spack_targets(native)),
+        "builds": "\n".join(map(_spack_build, others)),
         "torch": ",".join(f"{minor}.0:{minor}" for minor in VARIANTS["pytorch"]),
     }
     home = SPACK_REPOSITORY

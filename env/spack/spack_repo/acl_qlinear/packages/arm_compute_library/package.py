@@ -39,9 +39,13 @@ class ArmComputeLibrary(Package):
     @property
     def microarchitecture(self):
         """build_acl.sh's name for the target."""
-        native = ("neoverse_v1", "neoverse_v2", "neoverse_n2")
-        able = any(self.spec.satisfies(f"target={name}:") for name in native)
-        return "neoverse-v1" if able else "armv8.2-a"
+        builds = {
+            "neoverse-v1": ("neoverse_v1", "neoverse_v2", "neoverse_n2"),
+        }
+        for name, targets in builds.items():
+            if any(self.spec.satisfies(f"target={target}:") for target in targets):
+                return name
+        return "armv8.2-a"
 
     @property
     def libs(self):
