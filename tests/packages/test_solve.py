@@ -1,9 +1,14 @@
 # SPDX-License-Identifier: MIT
 """Which build a client installs, by the CPU that it reports."""
 
+import json
+import shutil
+from pathlib import Path
+
 import pytest
-from aclpkg.base import environment
+from aclpkg.base import archives, environment
 from aclpkg.base.pins import MICROARCHITECTURES, VARIANTS
+from rattler import Version
 from rattler.exceptions import SolverError
 
 V1_NAMES = MICROARCHITECTURES["neoverse_v1"].cpus
@@ -47,7 +52,29 @@ def test_acl_is_the_one_it_was_built_with(channels: list[str]) -> None:
 
 
 def test_old_c_library_is_refused_with_a_reason(channels: list[str]) -> None:
-    floor = VARIANTS["glibc_floor"][0]
-    assert builds(channels, "arm-compute-library", cpu=None, glibc=floor)
+    found = environment.resolve(channels, ["arm-compute-library"], None)
+    (ours,) = [record for record in found if record.name.normalized == "arm-compute-library"]
+    (needed,) = [depend for depend in ours.depends if depend.startswith("__glibc")]
+    assert Version(needed.removeprefix("__glibc >=")) <= Version(VARIANTS["glibc_floor"][0])
     with pytest.raises(SolverError, match=r"__glibc >=2\.\d+"):
         builds(channels, "arm-compute-library", cpu=None, glibc="2.5")
+
+
+@pytest.mark.parametrize(("name", "too_old"), [("python", "2.30"), ("pytorch", "2.17"), ("libstdcxx", "2.30")])
+def test_bootstrap_packages_say_which_c_library_they_need(upstream: list[str], name: str, too_old: str) -> None:
+    if not upstream[0].startswith("file:"):
+        pytest.skip("the channels are not the bootstrap channel")
+    with pytest.raises(SolverError, match=r"__glibc >=2\.\d+"):
+        environment.resolve(upstream, [name], None, glibc=too_old)
+
+
+def test_bootstrap_noarch_packages_have_what_conda_pack_reads(upstream: list[str], tmp_path: Path) -> None:
+    if not upstream[0].startswith("file:"):
+        pytest.skip("the channels are not the bootstrap channel")
+    packages = [file for file in Path(upstream[0].removeprefix("file://")).glob("noarch/*.conda")]
+    for package in packages:
+        tree = tmp_path / package.stem
+        archives.unpack_package(package, tree)
+        if json.loads((tree / "info/index.json").read_text()).get("noarch") == "python":
+            assert json.loads((tree / "info/link.json").read_text())["noarch"] == {"type": "python"}
+        shutil.rmtree(tree)
