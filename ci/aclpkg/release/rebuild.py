@@ -34,8 +34,7 @@ def rebuild(package: Path, upstream: list[str], target: Path, ccache: Path) -> P
         shutil.copytree(inside, checkout)
         folder = checkout / "recipe" / given.index["name"]
         ours = shutil.ignore_patterns("sources", "rendered_recipe.yaml", "variant_config.yaml")
-        # A link leads to what stands beside the folder in a checkout.
-        shutil.copytree(recipe, folder, ignore=ours, symlinks=True)
+        shutil.copytree(recipe, folder, ignore=ours)
         row = recipes.own_row(yaml.safe_load((recipe / "variant_config.yaml").read_text()))
         sources = [(checkout / path, path) for path in sorted(_own_sources(given.recipe))]
         # Another folder than ci/build.sh has. Its path is as long, so that ccache takes both for the same.
