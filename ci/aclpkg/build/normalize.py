@@ -85,6 +85,9 @@ def scrub(tree: Path, epoch: int, places: dict[str, str]) -> None:
     del configuration["directories"], configuration["timestamp"]
     for platform in ("host_platform", "build_platform"):
         del configuration[platform]["virtual_packages"]
+    # To what stands beside the recipe's folder in a checkout.
+    for link in [file for file in (tree / "info/recipe").iterdir() if file.is_symlink()]:
+        link.unlink()
     recipe["recipe"]["build"].get("script", {}).get("env", {}).pop("CCACHE_DIR", None)
     (tree / RENDERED_RECIPE).write_text(yaml.safe_dump(recipe, sort_keys=False, width=120))
 

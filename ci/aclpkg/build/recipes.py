@@ -19,7 +19,7 @@ RECIPES = ROOT / "recipe"
 # What a recipe's package is made from, besides the recipe itself and the variants.
 SOURCES = {
     "acl-microarch": [ROOT / "src/LICENSE"],
-    "arm-compute-library": [ROOT / "build_acl.sh", RECIPES / "variants.yaml"],
+    "arm-compute-library": [ROOT / "build_acl.sh", RECIPES / "variants.yaml", RECIPES / "debian.yaml"],
     "acl-qlinear": [ROOT / "src"],
 }
 
