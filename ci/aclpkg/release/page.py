@@ -23,9 +23,9 @@ def render(index: Path, channel: Path) -> str:
         for repodata in sorted(index.glob("*/repodata.json"))
         for name, record in json.loads(repodata.read_text())["packages.conda"].items()
     ]
-    # The newest first of each name.
+    # acl-qlinear first; of each name, the newest.
     records.sort(key=lambda one: one["date"], reverse=True)
-    records.sort(key=lambda one: one["name"])
+    records.sort(key=lambda one: (one["name"] != "acl-qlinear", one["name"]))
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
     )
@@ -45,7 +45,7 @@ def row(name: str, record: dict[str, Any], channel: Path) -> dict[str, Any]:
         "build": record["build"],
         "pytorch": depends.get("pytorch", "").removesuffix(".*"),
         "cpu": cpus[0] if cpus else "",
-        "megabytes": record["size"] / 1e6,
+        "kilobytes": record["size"] / 1000,
         "date": datetime.fromtimestamp(timestamp / 1000, UTC).date().isoformat() if timestamp else "",
         "sha256": record["sha256"],
         "beside": {
