@@ -9,7 +9,6 @@ from rattler.exceptions import SolverError
 from ..base import environment
 from ..base.cache import cached_dir
 from ..base.messages import log
-from ..base.pins import PYTHON
 from ..inputs import emulator
 from ..inputs.bootstrap import BUILD_ARCH, SUBDIR
 
@@ -17,22 +16,27 @@ from ..inputs.bootstrap import BUILD_ARCH, SUBDIR
 def compile_files(prefix: Path, channels: list[str]) -> None:
     """Compiles all modules below `prefix`'s lib/, by a Python of the same minor that this machine runs.
 
-    That is the prefix's own on AArch64, elsewhere one from `channels`. If they have none, nothing is compiled.
+    That is the prefix's own on AArch64, elsewhere one from `channels`. If they have none, or the
+    prefix has no Python, nothing is compiled.
     """
+    library = next(prefix.glob("lib/python3.*"), None)
+    if not library:
+        return
+    minor = library.name.removeprefix("python")
     try:
-        python = (prefix if emulator.NATIVE else _python(channels)) / "bin/python"
+        python = (prefix if emulator.NATIVE else _python(minor, channels)) / "bin/python"
     except SolverError:
-        log(f"{prefix} is not compiled: the channels have no Python {PYTHON} for this machine")
+        log(f"{prefix} is not compiled: the channels have no Python {minor} for this machine")
         return
     # Packages come with files that no Python can compile: templates, and tests of syntax errors.
-    words: list[str | Path] = [python, "-m", "compileall", "-qq", "-j", "0", prefix / f"lib/python{PYTHON}"]
+    words: list[str | Path] = [python, "-m", "compileall", "-qq", "-j", "0", library]
     subprocess.run(words, check=False, stdout=subprocess.DEVNULL)
 
 
-def _python(channels: list[str]) -> Path:
+def _python(minor: str, channels: list[str]) -> Path:
     machine = SUBDIR[BUILD_ARCH]
 
     def install(target: Path) -> None:
-        environment.create(target / "prefix", channels, [f"python {PYTHON}.*"], None, platform=machine)
+        environment.create(target / "prefix", channels, [f"python {minor}.*"], None, platform=machine)
 
-    return cached_dir("native-python", [channels, PYTHON, machine], install) / "prefix"
+    return cached_dir("native-python", [channels, minor, machine], install) / "prefix"
