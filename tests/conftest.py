@@ -33,6 +33,7 @@ LONGEST_FIRST = [
 
 MICROARCHITECTURES = VARIANTS["microarchitecture"]
 TORCHES = VARIANTS["pytorch"]
+counted = pytest.mark.skipif(emulator.NATIVE, reason="counts are for emulation; ci/bench.sh measures time")
 EXIT_STATUS = pytest.StashKey[int]()
 
 
@@ -112,7 +113,7 @@ def unpacked() -> Callable[[str], Path]:
 
 @pytest.fixture(scope="session")
 def full_microarchitectures(pytestconfig: pytest.Config) -> list[str]:
-    """What all of ACL is built for: 5 minutes each."""
+    """What all of ACL is built for; each takes longer than any other test."""
     return MICROARCHITECTURES if pytestconfig.getoption("--all") else ["armv8_2a"]
 
 

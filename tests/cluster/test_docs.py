@@ -17,9 +17,8 @@ from aclpkg.base.cache import cached_dir
 from aclpkg.base.hashes import tree_hash
 from aclpkg.base.paths import DIST, ROOT
 from aclpkg.base.processes import run
-from aclpkg.build import dist
+from aclpkg.build import dist, recipes
 from aclpkg.inputs import emulator
-from rattler_build import PlatformConfig, RenderConfig, Stage0Recipe, VariantConfig
 
 from ..conftest import TORCHES
 from .test_spack_easybuild import REQUIREMENTS, SITE_PACKAGES, install_easybuild
@@ -201,14 +200,7 @@ def test_contributing(block: Block, request: pytest.FixtureRequest) -> None:
 def builds(home: Path, recipe: str) -> set[str]:
     """Build strings that a checkout's recipe makes of its variants, without hash and number."""
     variants = yaml.safe_load((home / "recipe/variants.yaml").read_text())
-    zip_keys = variants.pop("zip_keys")
-    text = yaml.safe_dump({**{key: list(map(str, values)) for key, values in variants.items()}, "zip_keys": zip_keys})
-    platforms = PlatformConfig(
-        target_platform="linux-aarch64", build_platform="linux-64", host_platform="linux-aarch64"
-    )
-    rendered = Stage0Recipe.from_file(home / "recipe" / recipe / "recipe.yaml").render(
-        VariantConfig.from_yaml(text), RenderConfig(platform=platforms)
-    )
+    rendered = recipes.render(home / "recipe" / recipe, variants)
     return {str(variant.recipe.build.string).split("_h")[0] for variant in rendered}
 
 

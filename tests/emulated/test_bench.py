@@ -7,17 +7,15 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
 import yaml
 from aclpkg.base.paths import ROOT
 from aclpkg.inputs import emulator
 from aclpkg.measure import bench
 
-from ..conftest import TORCHES
+from ..conftest import TORCHES, counted
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 Installed = Callable[[str, str], Path]
-counted = pytest.mark.skipif(emulator.NATIVE, reason="counts are for emulation; ci/bench.sh measures time")
 
 
 def test_commands_of_the_recipe(installed: Installed, run_in: Run, tmp_path: Path) -> None:

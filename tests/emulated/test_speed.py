@@ -12,13 +12,12 @@ from aclpkg.base.pins import VARIANTS
 from aclpkg.inputs import emulator
 from aclpkg.measure import bench, hotspots
 
-from ..conftest import MICROARCHITECTURES, TORCHES
+from ..conftest import MICROARCHITECTURES, TORCHES, counted
 
 # What a case may grow by before it is a regression.
 GROWTH = 1.03
 Run = Callable[..., subprocess.CompletedProcess[str]]
 Installed = Callable[[str, str], Path]
-counted = pytest.mark.skipif(emulator.NATIVE, reason="counts are for emulation; ci/bench.sh measures time")
 
 
 @pytest.fixture(scope="session")

@@ -28,7 +28,7 @@ def results(
 ) -> Callable[..., np.ndarray]:
     """results(file, dtype, shape…): what tests/packages/full_library.cpp wrote."""
     if request.param not in full_microarchitectures:
-        pytest.skip("compiles all of ACL, 5 minutes: ci/test.sh --all")
+        pytest.skip("compiles all of ACL once more: ci/test.sh --all")
     home, cpu = tmp_path / "prefix", emulator.CPUS[request.param][0]
     channels = [full_channel.as_uri(), *dist.upstream_of_built_channel()]
     records = environment.create(home, channels, ["arm-compute-library * *_full_*"], cpu.replace("-", "_"))

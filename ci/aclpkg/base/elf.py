@@ -2,7 +2,6 @@
 """What ELF files say: whom they are for, which versions of symbols they use, and where their functions are."""
 
 import bisect
-import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -36,11 +35,16 @@ def required_symbol_versions(file: Path) -> set[str]:
         return {version.name for _, versions in section.iter_versions() for version in versions}
 
 
-def needed_glibc(files: Iterable[Path], machine: str) -> str | None:
-    """The oldest C library that has the symbols of all programs for `machine` among `files`; None if none needs it."""
-    names = {name for file in files if is_program_for(file, machine) for name in required_symbol_versions(file)}
-    versions = [name.removeprefix("GLIBC_").split(".") for name in names if re.fullmatch(r"GLIBC_[\d.]+", name)]
-    return ".".join(max(versions, key=lambda version: [int(part) for part in version])) if versions else None
+def newest_symbol_versions(files: Iterable[Path]) -> dict[str, tuple[int, ...]]:
+    """The newest version of each kind (GLIBC, GLIBCXX, GCC …) that files need; what has no number is left out."""
+    newest: dict[str, tuple[int, ...]] = {}
+    for file in files:
+        for name in required_symbol_versions(file):
+            kind, _, version = name.partition("_")
+            if version.replace(".", "").isdigit():
+                numbers = tuple(map(int, version.split(".")))
+                newest[kind] = max(newest.get(kind, numbers), numbers)
+    return newest
 
 
 class FunctionTable:

@@ -15,7 +15,6 @@ from .paths import ROOT
 PUBLIC_VARIANTS: dict[str, list] = yaml.safe_load((ROOT / "recipe/variants.yaml").read_text())
 DEBIAN_VARIANTS: dict[str, list] = yaml.safe_load((ROOT / "recipe/debian.yaml").read_text())
 VARIANTS = PUBLIC_VARIANTS | (DEBIAN_VARIANTS if shutil.which("apt-get") else {})
-ACL_VERSION: str = VARIANTS["acl_version"][0]
 # The time that packages carry, whenever they are built, in seconds.
 EPOCH = int(datetime.fromisoformat(VARIANTS["source_date"][0]).replace(tzinfo=UTC).timestamp())
 # What the tables compare with, the newest pinned PyTorch, and on what kinds of layers.

@@ -3,7 +3,7 @@
 
 from pathlib import Path
 
-from ..base.elf import required_symbol_versions
+from ..base.elf import newest_symbol_versions
 from ..base.messages import CiError
 
 # The GCC whose libstdc++ first had GLIBCXX_3.4.N (GCC's manual of the C++ library, "ABI policy").
@@ -32,14 +32,9 @@ def required_versions(root: Path) -> dict[str, str]:
 
     Raises CiError for a version of libstdc++'s symbols that no GCC is known for.
     """
-    used: dict[str, set[tuple[int, ...]]] = {}
-    for file in sorted(root.rglob("*.so*")):
-        if file.is_file() and not file.is_symlink():
-            for name in required_symbol_versions(file):
-                kind, _, version = name.partition("_")
-                if kind in PROVIDERS and version.replace(".", "").isdigit():
-                    used.setdefault(PROVIDERS[kind], set()).add(tuple(map(int, version.split("."))))
-    floors = {name: max(versions) for name, versions in used.items()}
+    files = [file for file in root.rglob("*.so*") if file.is_file() and not file.is_symlink()]
+    found = newest_symbol_versions(files)
+    floors = {PROVIDERS[kind]: version for kind, version in found.items() if kind in PROVIDERS}
     if "libstdcxx" in floors:
         newest = floors["libstdcxx"][-1]
         if newest not in GLIBCXX:

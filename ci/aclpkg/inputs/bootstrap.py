@@ -26,7 +26,7 @@ from rattler_build import assemble_package
 
 from ..base import archives
 from ..base.cache import cached_dir
-from ..base.elf import is_program_for, needed_glibc
+from ..base.elf import is_program_for, newest_symbol_versions
 from ..base.hashes import tree_hash
 from ..base.messages import CiError, log
 from ..base.paths import ROOT
@@ -112,8 +112,9 @@ def _assemble(target: Path, files: Path, name: str, version: str, subdir: str, d
         if file.is_file() and not file.is_symlink():
             file.chmod(0o755 if file.stat().st_mode & 0o100 else 0o644)
     arch = {subdir: arch for arch, subdir in SUBDIR.items()}.get(subdir)
-    if arch and (glibc := needed_glibc(files.rglob("*"), arch)):
-        depends = [*depends, f"__glibc >={glibc}"]
+    programs = [file for file in files.rglob("*") if arch and is_program_for(file, arch)]
+    if glibc := newest_symbol_versions(programs).get("GLIBC"):
+        depends = [*depends, f"__glibc >={'.'.join(map(str, glibc))}"]
     package = assemble_package(
         name=name,
         version=version,
