@@ -70,11 +70,10 @@ def descriptions() -> dict[str, str]:
         "builds": "\n".join(map(_spack_build, others)),
         "torch": ",".join(f"{minor}.0:{minor}" for minor in VARIANTS["pytorch"]),
     }
-    home = SPACK_REPOSITORY
-    found = {f"{home}/repo.yaml": REPOSITORY}
+    found = {f"{SPACK_REPOSITORY}/repo.yaml": REPOSITORY}
     for name in ("arm_compute_library", "py_acl_qlinear"):
         own = {**spack, "version": known["own_version"]} if name == "py_acl_qlinear" else spack
-        found[f"{home}/packages/{name}/package.py"] = _fill(f"spack/{name}.py.in", own)
+        found[f"{SPACK_REPOSITORY}/packages/{name}/package.py"] = _fill(f"spack/{name}.py.in", own)
     for variant in VARIANTS["acl_variant"]:
         suffix = "" if variant == VARIANTS["acl_variant"][0] else f"-{variant}"
         own = {**known, "variant": variant, "suffix": suffix}
