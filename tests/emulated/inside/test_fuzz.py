@@ -4,6 +4,7 @@
 FUZZ_MODELS is how many models, FUZZ_SEED the first one's seed. Each prefix draws other models.
 """
 
+import contextlib
 import copy
 import functools
 import io
@@ -11,7 +12,7 @@ import os
 import random
 import warnings
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -217,9 +218,13 @@ def check_quantize(way, rng, model, inputs, tally):
         if y.numel() >= 64 and y.any():
             tally.cosines.append(nn.functional.cosine_similarity(z.flatten().float(), y.flatten().float(), 0).item())
             assert tally.cosines[-1] > 0.9, tally.cosines[-1]
-    for parameter in other.parameters():
-        parameter.uniform_(-0.1, 0.1)
-    return ours, lambda: quantize(other, **options)
+
+    def make_other():
+        for parameter in other.parameters():
+            parameter.uniform_(-0.1, 0.1)
+        return quantize(other, **options)
+
+    return ours, make_other
 
 
 def quantize(model, **options):
@@ -229,15 +234,23 @@ def quantize(model, **options):
         return acl_qlinear.quantize(model, **options)
 
 
-def check_convert(way, rng, model, inputs, tally):
-    """Our model for one of PyTorch's, and a function that makes one with other weights."""
-    engines = [name for name in torch.backends.quantized.supported_engines if name != "none"]
-    engine = rng.choice(engines)
+@contextlib.contextmanager
+def under(engine: str) -> Iterator[None]:
+    """PyTorch's quantized layers are made and run by this engine of its."""
     before, torch.backends.quantized.engine = torch.backends.quantized.engine, engine
     try:
-        make = torch_dynamic if way == "torch dynamic" else torch_static
-        choice = rng.random() < 0.5
-        other = copy.deepcopy(model)
+        yield
+    finally:
+        torch.backends.quantized.engine = before
+
+
+def check_convert(way, rng, model, inputs, tally):
+    """Our model for one of PyTorch's, and a function that makes one with other weights."""
+    engine = rng.choice([name for name in torch.backends.quantized.supported_engines if name != "none"])
+    make = torch_dynamic if way == "torch dynamic" else torch_static
+    choice = rng.random() < 0.5
+    other = copy.deepcopy(model)
+    with under(engine):
         theirs = make(model, inputs, engine, choice)
         ours = acl_qlinear.convert(theirs, inplace=False)
         kinds = (nnq.Linear, nnqd.Linear)
@@ -251,13 +264,15 @@ def check_convert(way, rng, model, inputs, tally):
             check_same(ours.get_submodule(names[layer]), x, y, tally)
         for x, y, layer in calls(ours, acl_qlinear.PackedLinear, inputs):
             check_layer(layer, x, y, tally)
+
+    def make_other():
         for parameter in other.parameters():
             parameter.uniform_(-0.1, 0.1)
-        # Under the same engine, which may decide what is made.
-        another = acl_qlinear.convert(make(other, inputs, engine, choice))
-    finally:
-        torch.backends.quantized.engine = before
-    return ours, lambda: another
+        # The engine may decide what is made.
+        with under(engine):
+            return acl_qlinear.convert(make(other, inputs, engine, choice))
+
+    return ours, make_other
 
 
 def torch_dynamic(model, inputs, engine, per_channel):
