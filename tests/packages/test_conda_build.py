@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The recipes as conda-build and plain rattler-build take them, without ci/."""
 
+import os
 import platform
 from pathlib import Path
 
@@ -8,11 +9,14 @@ import pytest
 import rattler_build
 from aclpkg.base import archives, environment
 from aclpkg.base.paths import ROOT
-from aclpkg.base.pins import DEBIAN_VARIANTS, PUBLIC_VARIANTS, VARIANTS
+from aclpkg.base.pins import DEBIAN_VARIANTS, PUBLIC_VARIANTS, TORCH, VARIANTS, chosen
 from aclpkg.build import dist, recipes
 from aclpkg.inputs.bootstrap import SUBDIR
+from aclpkg.release.staged_recipes import write_staged_recipes
 from rattler_build.render import RenderConfig, RenderedVariant
 from rattler_build.tool_config import PlatformConfig, ToolConfiguration
+
+from ..conftest import MICROARCHITECTURES
 
 MACHINE = SUBDIR[platform.machine()]
 
@@ -69,11 +73,16 @@ def test_conda_build_makes_the_same_package(tmp_path: Path) -> None:
     )
 
 
+def rattler_build_options(output: Path) -> dict:
+    """Of `rattler-build build`, on any machine: --target-platform and the like."""
+    options: dict = {"output_dir": output, "test": "skip", "package_format": "conda"}
+    return options | {"target_platform": environment.PLATFORM, "host_platform": environment.PLATFORM}
+
+
 @pytest.mark.filterwarnings("ignore:.*:DeprecationWarning")
 def test_plain_rattler_build(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """`rattler-build build --recipe recipe/NAME`, by its library: the variants beside the recipe are found."""
-    options: dict = {"channel": dist.upstream_of_built_channel(), "output_dir": tmp_path, "test": "skip"}
-    options |= {"target_platform": environment.PLATFORM, "host_platform": environment.PLATFORM}
+    options = rattler_build_options(tmp_path) | {"channel": dist.upstream_of_built_channel()}
     rattler_build.build_recipes([ROOT / "recipe/acl-microarch/recipe.yaml"], **options)
     built = {file.name for file in (tmp_path / "noarch").glob("*.conda")}
     assert built == {file.name for file in (dist.CHANNEL / "noarch").glob("*.conda")}
@@ -81,3 +90,29 @@ def test_plain_rattler_build(tmp_path: Path, capfd: pytest.CaptureFixture[str]) 
     rattler_build.build_recipes([ROOT / "recipe/arm-compute-library/recipe.yaml"], render_only=True, **options)
     printed = "".join(capfd.readouterr())
     assert printed.count(PUBLIC_VARIANTS["acl_source"][0]) >= len(VARIANTS["operators"]) * len(VARIANTS["acl_variant"])
+
+
+@pytest.mark.filterwarnings("ignore:.*:DeprecationWarning")
+def test_staged_recipes_are_built_by_plain_rattler_build(
+    tmp_path: Path, channels: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of acl-microarch, and one row of acl-qlinear, with nothing of the checkout but what was written."""
+    microarch, qlinear, acl = write_staged_recipes(tmp_path / "staged")
+    assert [folder.name for folder in (microarch, qlinear, acl)] == sorted(recipes.SOURCES)
+    for file in (tmp_path / "staged").rglob("*"):
+        assert not file.is_symlink()
+    for folder in (microarch, qlinear, acl):
+        assert "../" not in (folder / "recipe.yaml").read_text()
+    assert os.access(acl / "build_acl.sh", os.X_OK)
+    options = rattler_build_options(tmp_path / "output") | {"channel": channels}
+    rattler_build.build_recipes([microarch], **options)
+    # The solver for the target must not ask this machine.
+    monkeypatch.setenv("CONDA_OVERRIDE_ARCHSPEC", "neoverse_n1")
+    row = {key: values[-1:] for key, values in chosen(microarchitecture=MICROARCHITECTURES[0]).items()}
+    del row["zip_keys"]
+    rattler_build.build_recipes([qlinear], variant_overrides=row, **options)
+    built = {file.name for file in (tmp_path / "output").glob("*/*.conda")}
+    ours = {file.name for file in dist.CHANNEL.glob("*/*.conda")}
+    assert built == {name for name in ours if name.startswith("acl-microarch")} | {
+        name for name in ours if name.startswith(f"acl-qlinear-") and f"pt{TORCH.replace('.', '')}_armv8_2a" in name
+    }
