@@ -27,7 +27,7 @@ import acl_qlinear
 from acl_qlinear import reference
 from acl_qlinear.reference import Quantized
 
-MODELS = int(os.environ.get("FUZZ_MODELS", "100"))
+MODELS = int(os.environ.get("FUZZ_MODELS", "250"))
 FIRST = int(os.environ.get("FUZZ_SEED", zlib.crc32(os.environ["EXCHANGE_AS"].encode())))
 SIZES = [1, 2, 3, 5, 8, 12, 16, 17, 24, 31, 32, 33, 48, 64, 65, 70]
 ACTIVATIONS: list[Callable[[], nn.Module]] = [nn.ReLU, nn.GELU, nn.SiLU, nn.Tanh, nn.LeakyReLU, nn.Identity]
