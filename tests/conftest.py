@@ -112,19 +112,13 @@ def unpacked() -> Callable[[str], Path]:
 
 
 @pytest.fixture(scope="session")
-def full_microarchitectures(pytestconfig: pytest.Config) -> list[str]:
-    """What all of ACL is built for; each takes longer than any other test."""
-    return MICROARCHITECTURES if pytestconfig.getoption("--all") else ["armv8_2a"]
-
-
-@pytest.fixture(scope="session")
-def full_channel(full_microarchitectures: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def full_channel(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A channel with all of ACL, as ci/build.sh --operators full makes it."""
+    if not pytestconfig.getoption("--all"):
+        pytest.skip("compiles all of ACL, twice: ci/test.sh --all")
     channel = tmp_path_factory.mktemp("full") / "channel"
-    wanted = {"operators": "full"}
-    if len(full_microarchitectures) == 1:
-        wanted["microarchitecture"] = full_microarchitectures[0]
-    dist.fill_channel(channel, dist.upstream_of_built_channel(), ["acl-microarch", "arm-compute-library"], **wanted)
+    names = ["acl-microarch", "arm-compute-library"]
+    dist.fill_channel(channel, dist.upstream_of_built_channel(), names, operators="full")
     return channel
 
 

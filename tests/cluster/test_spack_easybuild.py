@@ -6,8 +6,10 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from aclpkg.base import pins
 from aclpkg.base.cache import cached_dir
 from aclpkg.base.hashes import tree_hash
@@ -53,30 +55,49 @@ def test_spack_packages() -> None:
         assert name == "py_acl_qlinear" or ('requires("target=armv8.2a:"' in text and builds in text)
 
 
-def test_easybuild_resolves_them(lmod: Path) -> None:
-    home = cached_dir("easybuild", [tree_hash(REQUIREMENTS), SITE_PACKAGES], install_easybuild)
+@pytest.fixture
+def easyconfigs() -> list[Path]:
     files = sorted((ROOT / "env/easybuild").glob("*.eb"))
-    configs = home / "easybuild/easyconfigs"
-    done = subprocess.run(
-        [home / "bin/eb", "--dry-run", f"--robot={ROOT / 'env/easybuild'}:{configs}", *files],
-        env={
-            "PATH": f"{lmod.parent}:/usr/bin:/bin",
-            "HOME": str(home),
-            "LMOD_CMD": str(lmod),
-            "PYTHONPATH": str(home / SITE_PACKAGES),
-            "EB_PYTHON": sys.executable,
-            "MODULEPATH": "/nonexistent",
-            "EASYBUILD_ALLOW_USE_AS_ROOT_AND_ACCEPT_CONSEQUENCES": "1",
-            "LC_ALL": "C.UTF-8",
-            "COLUMNS": "1000",
-        },
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert len(files) == 6
-    for file in files:
-        assert f"{file} (module: " in done.stdout
+    return files
+
+
+@pytest.fixture
+def easybuild(lmod: Path) -> Callable[..., str]:
+    """easybuild(argument…): what `eb` prints; it must succeed."""
+    home = cached_dir("easybuild", [tree_hash(REQUIREMENTS), SITE_PACKAGES], install_easybuild)
+
+    def run_eb(*arguments: str | Path) -> str:
+        done = subprocess.run(
+            [home / "bin/eb", f"--robot={ROOT / 'env/easybuild'}:{home / 'easybuild/easyconfigs'}", *arguments],
+            env={
+                "PATH": f"{lmod.parent}:/usr/bin:/bin",
+                "HOME": str(home),
+                "LMOD_CMD": str(lmod),
+                "PYTHONPATH": str(home / SITE_PACKAGES),
+                "EB_PYTHON": sys.executable,
+                "MODULEPATH": "/nonexistent",
+                "EASYBUILD_ALLOW_USE_AS_ROOT_AND_ACCEPT_CONSEQUENCES": "1",
+                "LC_ALL": "C.UTF-8",
+                "COLUMNS": "1000",
+            },
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+        return done.stdout
+
+    return run_eb
+
+
+def test_easybuild_resolves_them(easybuild: Callable[..., str], easyconfigs: list[Path]) -> None:
+    printed = easybuild("--dry-run", *easyconfigs)
+    for file in easyconfigs:
+        assert f"{file} (module: " in printed
     for needed in ("PyTorch-2.6.0-foss-2024a", "PyTorch-2.9.1-foss-2024a", "SCons-4.9.0-GCCcore-13.3.0"):
-        assert f"/{needed}.eb (module: " in done.stdout
+        assert f"/{needed}.eb (module: " in printed
+
+
+def test_easybuild_would_take_them(easybuild: Callable[..., str], easyconfigs: list[Path]) -> None:
+    assert "All style checks PASSed!" in easybuild("--check-contrib", *easyconfigs)

@@ -128,14 +128,13 @@ def test_profile_adds_up(installed: Installed, measured: Callable[[str, str], be
     assert any("apply_to_all" in name for _, name in costs)
 
 
-@pytest.mark.parametrize("microarchitecture", MICROARCHITECTURES)
-def test_example(installed: Installed, run_in: Run, tmp_path: Path, microarchitecture: str) -> None:
+def test_example(installed: Installed, run_in: Run, tmp_path: Path) -> None:
     """examples/bert.py: close to fp32, cheaper than it and than PyTorch's int8."""
     options = ["--json", tmp_path / "results.json"]
     counts = None if emulator.NATIVE else tmp_path / "counts"
     options += ["--counters", counts] if counts else []
     program = ["python", ROOT / "examples/bert.py", *options]
-    done = run_in(installed(microarchitecture, TORCHES[-1]), program, "neoverse-v1", counts)
+    done = run_in(installed(bench.measured_here()[-1], TORCHES[-1]), program, bench.CPU, counts)
     print(done.stdout, done.stderr[-2000:])
     assert done.returncode == 0
     results = json.loads((tmp_path / "results.json").read_text())

@@ -226,10 +226,11 @@ NEWER_IN_ACL = [
 
 @pytest.mark.parametrize("operators", VARIANTS["operators"])
 def test_armv8_2a_acl_keeps_newer_instructions_to_what_is_dispatched(
-    operators: str, unpacked: Unpacked, full_channel: Path, binutils: Path, tmp_path: Path
+    request: pytest.FixtureRequest, operators: str, unpacked: Unpacked, binutils: Path, tmp_path: Path
 ) -> None:
     home = tmp_path if operators == "full" else unpacked("armv8_2a")
     if operators == "full":
+        full_channel: Path = request.getfixturevalue("full_channel")
         package = next(full_channel.glob("*/arm-compute-library-*-armv8_2a_full_*.conda"))
         archives.unpack_package(package, home)
     library = (home / "lib/libarm_compute.so").resolve()

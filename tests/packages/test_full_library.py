@@ -20,15 +20,12 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 @pytest.fixture(params=MICROARCHITECTURES)
 def results(
     request: pytest.FixtureRequest,
-    full_microarchitectures: list[str],
     full_channel: Path,
     build_by_pkg_config: Callable[[Path, Path], Path],
     run_in: Run,
     tmp_path: Path,
 ) -> Callable[..., np.ndarray]:
     """results(file, dtype, shape…): what tests/packages/full_library.cpp wrote."""
-    if request.param not in full_microarchitectures:
-        pytest.skip("compiles all of ACL once more: ci/test.sh --all")
     home, cpu = tmp_path / "prefix", emulator.CPUS[request.param][0]
     channels = [full_channel.as_uri(), *dist.upstream_of_built_channel()]
     records = environment.create(home, channels, ["arm-compute-library * *_full_*"], cpu.replace("-", "_"))
