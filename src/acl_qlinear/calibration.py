@@ -9,11 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ._defaults import plain_defaults
+
 _SCHEMES = (torch.per_tensor_affine, torch.per_tensor_symmetric)
 
 MakeObserver = Callable[[], nn.Module]
 
 
+@plain_defaults()
 def check_observer(make_observer: MakeObserver) -> None:
     """Raises ValueError where a layer's input cannot be quantized as an observer says."""
     observer = make_observer()
@@ -32,6 +35,7 @@ class _Input:
         self.obstacle: str | None = "calibrate() did not run it, or with empty inputs only"
         self._is_finite, self._is_zero = True, True
 
+    @plain_defaults()
     def see(self, x: Tensor) -> None:
         if x.numel() == 0 or not self._is_finite:
             return
@@ -47,6 +51,7 @@ class _Input:
         if self._is_finite:
             self._ask(lambda: self.observer(x))
 
+    @plain_defaults()
     def quantization(self) -> tuple[float, int]:
         """Scale and zero point; sets `obstacle` if there are none."""
         scale, zero_point = self._ask(lambda: [value.item() for value in self.observer.calculate_qparams()])
@@ -70,7 +75,8 @@ def observe(
     Raises:
         RuntimeError: An observer failed; it names the layer.
     """
-    inputs = {module: _Input(name, make_observer()) for name, module in layers.items()}
+    with plain_defaults():
+        inputs = {module: _Input(name, make_observer()) for name, module in layers.items()}
 
     def watch(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         inputs[module].see(args[0] if args else next(iter(kwargs.values())))

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.ao.quantization import HistogramObserver, MinMaxObserver, PerChannelMinMaxObserver
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
+from ._defaults import plain_defaults
 from .calibration import check_observer, observe
 from .inventory import Layer, Types, linear_layers, obstacle
 from .modules import OF_TORCH, CalibratedLinear, DynamicLinear, PackedLinear
@@ -23,6 +24,7 @@ _HOOKS = (
 Skip = str | Iterable[str] | Callable[[str, nn.Module], bool]
 
 
+@plain_defaults()
 def convert(model: nn.Module, inplace: bool = False) -> nn.Module:
     """Replaces the int8 linear layers that torch.ao.quantization made, eager or FX, static or dynamic.
 
@@ -135,6 +137,7 @@ def quantized_weight(module: nn.Linear, per_channel: bool) -> Tensor:
     return torch.quantize_per_tensor(weight, scale.item(), zero_point.item(), torch.qint8)
 
 
+@plain_defaults()
 def _quantized(
     module: nn.Module, input: tuple[float, int] | None, per_channel: bool, reduce_range: bool
 ) -> PackedLinear:

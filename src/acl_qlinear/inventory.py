@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from torch.nn.utils import parametrize
 
+from ._defaults import plain_defaults
 from .modules import OF_TORCH, PackedLinear
 from .ops import prepack_int8
 
@@ -58,6 +59,7 @@ def linear_layers(model: nn.Module) -> list[Layer]:
     return [Layer(tuple(all_), module, module in compiled, places.get(module)) for module, all_ in names.items()]
 
 
+@plain_defaults()
 def obstacle(layer: Layer, types: Types = ()) -> str | None:
     """Why a layer of PyTorch's is left as it is, as far as it shows before anything runs; else None.
 

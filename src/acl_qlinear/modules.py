@@ -194,7 +194,7 @@ class PackedLinear(torch.nn.Module):
         for name in self._numbers():
             value = getattr(self, name)
             value = _ACTIVATIONS.index(value) if name == "activation" else value
-            destination[prefix + name] = torch.tensor(value, dtype=_NUMBERS[name].dtype)
+            destination[prefix + name] = torch.tensor(value, dtype=_NUMBERS[name].dtype, device="cpu")
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, local_metadata: dict[str, Any], strict: bool,

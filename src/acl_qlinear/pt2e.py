@@ -21,6 +21,7 @@ from torch import Tensor, fx
 # Registers torch.ops.quantized_decomposed.
 import torch.ao.quantization.fx._decomposed  # isort: skip
 
+from ._defaults import plain_defaults
 from .ops import prepack_int8
 
 _q = torch.ops.quantized_decomposed
@@ -42,6 +43,7 @@ class _Activation:
     negative_slope: float
 
 
+@plain_defaults()
 def lower(model: fx.GraphModule) -> fx.GraphModule:
     """Maps the quantized linear layers of what `convert_pt2e` returned to our operators, in place.
 

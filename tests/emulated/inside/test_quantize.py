@@ -40,6 +40,51 @@ def test_quantize(kind, per_channel, dtype):
     assert torch.equal(fresh(x), y)
 
 
+@contextlib.contextmanager
+def defaults(dtype: torch.dtype, device: str) -> Iterator[None]:
+    torch.set_default_dtype(dtype)
+    try:
+        with torch.device(device):
+            yield
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("dtype", "device"), [(torch.float64, "cpu"), (torch.bfloat16, "cpu"), (torch.float32, "meta")]
+)
+def test_the_defaults_of_the_process_change_nothing(dtype, device):
+    """Models that load in bfloat16, or for another device, leave these defaults set."""
+    seen = []
+
+    def calibrate(model):
+        seen.append((torch.get_default_dtype(), torch.empty(0).device.type))
+        model(X)
+
+    def results():
+        ours = [
+            acl_qlinear.quantize(model),
+            acl_qlinear.quantize(model, per_channel=False, calibrate=calibrate),
+            acl_qlinear.quantize(model, calibrate=calibrate, observer=lambda: tq.MinMaxObserver(dtype=torch.qint8)),
+            acl_qlinear.convert(theirs),
+        ]
+        return [m(X) for m in ours], [m.state_dict() for m in ours], [str(acl_qlinear.report(m)) for m in ours]
+
+    model = make_model()
+    theirs = tq.quantize_dynamic(model, {nn.Linear})
+    outputs, states, reports = results()
+    seen.clear()
+    with defaults(dtype, device):
+        in_another = results()
+    assert seen == [(dtype, device)] * 2, "calibrate() runs with the defaults of the process"
+    assert all(map(torch.equal, outputs, in_another[0])) and reports == in_another[2]
+    for state, other in zip(states, in_another[1], strict=True):
+        assert state.keys() == other.keys()
+        for key, value in state.items():
+            assert other[key].dtype == value.dtype and torch.equal(other[key], value), key
+
+
 def test_hooks_and_shared_layers_stay():
     shared = nn.Linear(8, 8)
     model = nn.Sequential(shared, nn.ReLU(), shared)

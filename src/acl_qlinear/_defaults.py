@@ -1,0 +1,22 @@
+# SPDX-License-Identifier: MIT
+"""PyTorch's defaults for new tensors, which a process may have changed."""
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+
+
+@contextlib.contextmanager
+def plain_defaults() -> Iterator[None]:
+    """New tensors are float32 and on the CPU, whatever torch.set_default_dtype and set_default_device said.
+
+    torch.ao's observers calculate in the default dtype: in bfloat16, scales are off by some percent.
+    """
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        with torch.device("cpu"):
+            yield
+    finally:
+        torch.set_default_dtype(before)
