@@ -40,6 +40,7 @@ def convert(model: nn.Module, inplace: bool = False) -> nn.Module:
         A copy, or `model` itself when inplace (another object when the model is itself a layer).
 
     Raises:
+        TypeError: `model` is not a module.
         RuntimeError: The model cannot be copied; inplace=True does without.
     """
     # Of the original: a copy's weights are packed again, maybe by another engine.
@@ -87,7 +88,8 @@ def quantize(
         A copy, or `model` itself when inplace (another object when the model is itself a layer).
 
     Raises:
-        TypeError: `types` has something else than subclasses of torch.nn.Linear.
+        TypeError: `model` is not a module, or `calibrate` not a function; `types` has something else than
+            subclasses of torch.nn.Linear.
         ValueError: An argument does not go with the others; an observer of another kind; a name in
             `skip` that no linear layer has.
         RuntimeError: An observer failed; or the model cannot be copied, and inplace=True does without.
@@ -95,6 +97,8 @@ def quantize(
     """
     if calibrate is not None and reduce_range:
         raise ValueError("reduce_range is True, expected False with calibrate: it is for dynamic quantization")
+    if calibrate is not None and not callable(calibrate):
+        raise TypeError(f"calibrate is a {type(calibrate).__name__}, expected a function that runs the model")
     if calibrate is None and observer is not None:
         raise ValueError("observer is given without calibrate, expected both: dynamic quantization observes nothing")
     types = _checked(types)

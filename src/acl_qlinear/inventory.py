@@ -45,7 +45,12 @@ class Layer(NamedTuple):
 
 
 def linear_layers(model: nn.Module) -> list[Layer]:
-    """Every linear layer of a model once: float and quantized, PyTorch's and ours."""
+    """Every linear layer of a model once: float and quantized, PyTorch's and ours.
+
+    Raises TypeError where `model` is not a module.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model is a {type(model).__name__}, expected a torch.nn.Module")
     places = _places(model)
     names: dict[nn.Module, list[str]] = {}
     compiled = set()

@@ -61,7 +61,14 @@ def lower(model: fx.GraphModule) -> fx.GraphModule:
 
     Returns:
         `model`.
+
+    Raises:
+        TypeError: `model` is not a torch.fx.GraphModule: an exported program's is its `module()`.
     """
+    if not isinstance(model, fx.GraphModule):
+        raise TypeError(
+            f"model is a {type(model).__name__}, expected what convert_pt2e returns, a torch.fx.GraphModule"
+        )
     packed: dict[_Parts, str] = {}
     linears = [n for n in model.graph.nodes if n.op == "call_function" and n.target is _aten.linear.default]
     replaced = {last for node in linears if (last := _lower_linear(model, node, packed)) is not None}

@@ -68,6 +68,9 @@ def report(model: nn.Module) -> Report:
 
     Args:
         model: Any module.
+
+    Raises:
+        TypeError: `model` is not a module.
     """
     rows = [LayerStatus(layer.names[0], kind_of(layer.module), _status(layer)) for layer in linear_layers(model)]
     seen = set()

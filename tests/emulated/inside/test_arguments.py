@@ -13,6 +13,9 @@ import torch
 from helpers import TORCH, Case, quantized
 
 import acl_qlinear
+from acl_qlinear import pt2e
+
+LINEAR = torch.nn.Linear(4, 4)
 
 
 def good_w(K: int = 16, N: int = 8, scale: float = 0.1) -> torch.Tensor:
@@ -434,3 +437,20 @@ def test_gradients_of_compiled_models():
     assert torch.equal(y.detach(), acl_qlinear.linear_dynamic(before(X), packed).detach())
     with pytest.raises(NotImplementedError, match=r"linear_dynamic \(in_features=16, out_features=8\) has no gradient"):
         y.sum().backward()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (acl_qlinear.quantize, "model is a str, expected a torch.nn.Module"),
+        (acl_qlinear.convert, "model is a str, expected a torch.nn.Module"),
+        (acl_qlinear.report, "model is a str, expected a torch.nn.Module"),
+        (pt2e.lower, "model is a str, expected what convert_pt2e returns, a torch.fx.GraphModule"),
+        (lambda _: acl_qlinear.quantize(LINEAR, calibrate=3), "calibrate is a int, expected a function"),
+        (lambda _: acl_qlinear.quantize(LINEAR, types=[int]), "types has <class 'int'>, expected subclasses of"),
+        (lambda _: pt2e.lower(LINEAR), "model is a Linear, expected what convert_pt2e returns"),
+    ],
+)
+def test_models_of_another_kind(call, message):
+    with pytest.raises(TypeError, match=message):
+        call("bert")
