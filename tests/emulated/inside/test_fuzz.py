@@ -194,7 +194,7 @@ def check_quantize(way, rng, model, inputs, tally):
         options["calibrate"] = lambda m: [m(x) for x in inputs if x.numel()]
         observers = [tq.HistogramObserver.with_args(bins=64), tq.MinMaxObserver, tq.MovingAverageMinMaxObserver]
         # The default, a histogram of 2048 bins, takes half a second for a layer where it is emulated.
-        if len(linears) > 3 or rng.random() < 0.7:
+        if len(linears) > 3 or rng.random() < 0.9:
             options["observer"] = functools.partial(rng.choice(observers), dtype=torch.qint8)
     expected = [model(x) for x in inputs]
     idle = [m.idle for m in model.modules() if isinstance(m, Branches) and m.idle is not None]
