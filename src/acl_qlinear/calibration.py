@@ -18,7 +18,15 @@ MakeObserver = Callable[[], nn.Module]
 
 @plain_defaults()
 def check_observer(make_observer: MakeObserver) -> None:
-    """Raises ValueError where a layer's input cannot be quantized as an observer says."""
+    """Checks what makes observers.
+
+    Raises:
+        TypeError: It is an observer itself, which all layers would share.
+        ValueError: A layer's input cannot be quantized as its observers say.
+    """
+    if isinstance(make_observer, nn.Module):
+        kind = type(make_observer).__name__
+        raise TypeError(f"observer is a {kind}, expected a function that makes one: lambda: {kind}(…)")
     observer = make_observer()
     dtype, scheme = getattr(observer, "dtype", None), getattr(observer, "qscheme", None)
     if dtype != torch.qint8:

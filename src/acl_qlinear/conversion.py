@@ -43,13 +43,15 @@ def convert(model: nn.Module, inplace: bool = False) -> nn.Module:
         TypeError: `model` is not a module.
         RuntimeError: The model cannot be copied; inplace=True does without.
     """
-    # Of the original: a copy's weights are packed again, maybe by another engine.
+    target = model if inplace else _copy(model)
     new = {}
-    for layer in linear_layers(model):
+    # Copies of compiled modules are not compiled.
+    for layer in linear_layers(target):
         kind = next((kind for kind, known in OF_TORCH.items() if type(layer.module) in known), None)
         if kind is not None and obstacle(layer) is None:
-            new[layer.names] = kind.from_torch(layer.module)
-    return _with(model if inplace else _copy(model), new)
+            # The original: a copy's weights are packed again, maybe by another engine.
+            new[layer.names] = kind.from_torch(model.get_submodule(layer.names[0]))
+    return _with(target, new)
 
 
 def quantize(
@@ -88,8 +90,8 @@ def quantize(
         A copy, or `model` itself when inplace (another object when the model is itself a layer).
 
     Raises:
-        TypeError: `model` is not a module, or `calibrate` not a function; `types` has something else than
-            subclasses of torch.nn.Linear.
+        TypeError: `model` is not a module; `calibrate` or `observer` is not a function; `types` has something
+            else than subclasses of torch.nn.Linear.
         ValueError: An argument does not go with the others; an observer of another kind; a name in
             `skip` that no linear layer has.
         RuntimeError: An observer failed; or the model cannot be copied, and inplace=True does without.
@@ -104,18 +106,18 @@ def quantize(
     types = _checked(types)
     make_observer = observer or (lambda: HistogramObserver(dtype=torch.qint8))
     check_observer(make_observer)
-    layers = [layer for layer in linear_layers(model) if isinstance(layer.module, nn.Linear)]
-    skipped = _skipped(layers, skip)
-    layers = [layer for layer in layers if layer.module not in skipped]
+    skipped = _skipped(_float_layers(model), skip)
+    # Copies of compiled modules are not compiled.
+    target = model if inplace else _copy(model)
+    layers = [layer for layer in _float_layers(target) if layer.names not in skipped]
     left = {layer.names[0]: reason for layer in layers if (reason := obstacle(layer, types))}
     # Nobody can do anything about these, and `report` lists them.
     silent = {layer.names[0] for layer in layers if type(layer.module) is NonDynamicallyQuantizableLinear}
 
-    model = model if inplace else _copy(model)
-    chosen = {layer.names: model.get_submodule(layer.names[0]) for layer in layers if layer.names[0] not in left}
+    chosen = {layer.names: layer.module for layer in layers if layer.names[0] not in left}
     inputs: dict[str, tuple[float, int]] = {}
     if calibrate is not None:
-        inputs, unseen = observe(model, {names[0]: layer for names, layer in chosen.items()}, calibrate, make_observer)
+        inputs, unseen = observe(target, {names[0]: layer for names, layer in chosen.items()}, calibrate, make_observer)
         left |= unseen
     new = {}
     for names, layer in chosen.items():
@@ -126,7 +128,7 @@ def quantize(
                 left[names[0]] = str(error)
     if named := [f"\n  {name or '(model)'}: {reason}" for name, reason in left.items() if name not in silent]:
         warnings.warn(f"acl_qlinear.quantize leaves linear layers as they are:{''.join(named)}", stacklevel=2)
-    return _with(model, new)
+    return _with(target, new)
 
 
 def quantized_weight(module: nn.Linear, per_channel: bool) -> Tensor:
@@ -162,12 +164,17 @@ def _checked(types: Iterable[type[nn.Linear]]) -> Types:
     return types
 
 
-def _skipped(layers: list[Layer], skip: Skip) -> set[nn.Module]:
+def _float_layers(model: nn.Module) -> list[Layer]:
+    return [layer for layer in linear_layers(model) if isinstance(layer.module, nn.Linear)]
+
+
+def _skipped(layers: list[Layer], skip: Skip) -> set[tuple[str, ...]]:
+    """The names of the layers to leave alone."""
     if callable(skip):
-        return {layer.module for layer in layers if any(skip(name, layer.module) for name in layer.names)}
+        return {layer.names for layer in layers if any(skip(name, layer.module) for name in layer.names)}
     skipped = set()
     for pattern in [skip] if isinstance(skip, str) else skip:
-        matching = {layer.module for layer in layers if any(fnmatchcase(name, pattern) for name in layer.names)}
+        matching = {layer.names for layer in layers if any(fnmatchcase(name, pattern) for name in layer.names)}
         if not matching:
             names = ", ".join(name for layer in layers for name in layer.names)
             raise ValueError(f"skip has {pattern!r}, expected the name of a linear layer, or wildcards: {names}")

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The linear layers of a model, and what keeps each of them from being replaced."""
 
+import math
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -186,6 +187,8 @@ def _of_values(module: nn.Linear) -> str | None:
 def _of_quantized(module: nn.Module) -> str | None:
     if (dtype := getattr(module._packed_params, "dtype", torch.qint8)) != torch.qint8:
         return f"module's weight is {dtype}, expected torch.qint8"
+    if not 0 < (scale := getattr(module, "scale", 1.0)) < math.inf:
+        return f"module's output scale is {scale}, expected a finite number above 0"
     weight, bias = module.weight(), module.bias()
     if weight.qscheme() == torch.per_tensor_affine:
         scale, zero_point = torch.tensor([weight.q_scale()], dtype=torch.float64), torch.tensor([weight.q_zero_point()])

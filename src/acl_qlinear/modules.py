@@ -86,7 +86,7 @@ class PackedLinear(torch.nn.Module):
         self.has_bias = bias is not None
         self._scales = 1 if weight.qscheme() == torch.per_tensor_affine else self.out_features
         self.activation = activation
-        self.negative_slope = float(negative_slope)
+        self.negative_slope = _checked("negative_slope", float(negative_slope))
         self.float_dtype = dtype
 
     @property
@@ -250,6 +250,14 @@ def _description(value: Any) -> str:
     return f"{value.dtype} {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
 
 
+def _checked(name: str, value: float) -> Any:
+    """A number that an attribute may be."""
+    _, expected, is_valid = _NUMBERS[name]
+    if not is_valid(value):
+        raise ValueError(f"{name} is {value}, expected {expected}")
+    return value
+
+
 def _number(name: str, saved: Any) -> Any:
     """The attribute that a number in a state_dict stands for."""
     dtype, expected, is_valid = _NUMBERS[name]
@@ -286,11 +294,11 @@ class Linear(PackedLinear):
 
         Raises:
             TypeError: As `acl_qlinear.prepack`.
-            ValueError: As `acl_qlinear.prepack`; or another activation function.
+            ValueError: As `acl_qlinear.prepack`; or another activation function, or a number out of range.
         """
         super().__init__(weight, bias, activation, negative_slope)
-        self.scale = float(scale)
-        self.zero_point = int(zero_point)
+        self.scale = _checked("scale", float(scale))
+        self.zero_point = _checked("zero_point", int(zero_point))
 
     @classmethod
     def from_torch(cls, module: torch.nn.Module) -> "Linear":
@@ -339,7 +347,7 @@ class DynamicLinear(PackedLinear):
 
         Raises:
             TypeError: As `acl_qlinear.prepack`.
-            ValueError: As `acl_qlinear.prepack`; or another activation function.
+            ValueError: As `acl_qlinear.prepack`; or another activation function, or a number out of range.
         """
         super().__init__(weight, bias, activation, negative_slope, dtype)
         self.reduce_range = bool(reduce_range)
@@ -364,6 +372,14 @@ class DynamicLinear(PackedLinear):
     def forward(self, input: Tensor) -> Tensor:
         """Returns [..., N] for input: [..., K]."""
         return _linear_dynamic(input, self.packed, self.reduce_range, None, self.activation, self.negative_slope)
+
+
+@torch.fx.wrap
+def _checked_float(input: Tensor) -> Tensor:
+    """`input`, which the operator would take as integers, too. A function, since torch.fx traces no branches."""
+    if isinstance(input, Tensor) and not input.is_floating_point():
+        raise TypeError(f"input is {input.dtype}, expected torch.float32 or torch.bfloat16")
+    return input
 
 
 class CalibratedLinear(PackedLinear):
@@ -392,11 +408,11 @@ class CalibratedLinear(PackedLinear):
 
         Raises:
             TypeError: As `acl_qlinear.prepack`.
-            ValueError: As `acl_qlinear.prepack`; or another activation function.
+            ValueError: As `acl_qlinear.prepack`; or another activation function, or a number out of range.
         """
         super().__init__(weight, bias, activation, negative_slope, dtype)
-        self.x_scale = float(x_scale)
-        self.x_zero_point = int(x_zero_point)
+        self.x_scale = _checked("x_scale", float(x_scale))
+        self.x_zero_point = _checked("x_zero_point", int(x_zero_point))
 
     def forward(self, input: Tensor) -> Tensor:
         """Returns [..., N] for input: [..., K].
@@ -404,10 +420,9 @@ class CalibratedLinear(PackedLinear):
         Raises:
             TypeError: The input's dtype is not a floating-point one, or not one of these.
         """
-        if not input.is_floating_point():
-            raise TypeError(f"input is {input.dtype}, expected torch.float32 or torch.bfloat16")
+        x = _checked_float(input)
         return _linear_int8(
-            input, self.x_scale, self.x_zero_point, self.packed, 1.0, 0, None, self.activation, self.negative_slope
+            x, self.x_scale, self.x_zero_point, self.packed, 1.0, 0, None, self.activation, self.negative_slope
         )
 
 

@@ -157,7 +157,7 @@ def linear_int8(
         A tensor [..., N], or `out`.
 
     Raises:
-        RuntimeError: x or out requires grad, and out is given; elements of out share memory.
+        RuntimeError: x or out requires grad, and out is given; out is expanded, so its elements share memory.
         TypeError: As `linear`; a quantized tensor, whose scale would not be used.
         ValueError: As `linear`.
     """

@@ -315,7 +315,8 @@ TEST(Linear, LargeBiasesThatCancel) {
 
 // In the calling thread and in another one that works for it.
 TEST(Linear, AnotherSveVectorLengthIsRefused) {
-    const int other = sve_bytes() == 16 ? 32 : 16;
+    // Static, so that functions without captures see it.
+    static const int other = sve_bytes() == 16 ? 32 : 16;
     bool has_other = false;
     std::thread([&] { has_other = (prctl(PR_SVE_SET_VL, other) & PR_SVE_VL_LEN_MASK) == other; }).join();
     if (!has_other) {
@@ -341,7 +342,7 @@ TEST(Linear, AnotherSveVectorLengthIsRefused) {
         in_caller = message([&] { checked_view(layer.bytes->data(), layer.bytes->size()); });
     }).join();
     linear(call, layer.packed, {2, [](int64_t count, RangeFunction f) { f(0, count); }});
-    const auto in_another = [other](int64_t count, RangeFunction f) {
+    const auto in_another = [](int64_t count, RangeFunction f) {
         std::exception_ptr error;
         std::thread([&] {
             prctl(PR_SVE_SET_VL, other);

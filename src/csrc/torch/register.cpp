@@ -58,4 +58,12 @@ TORCH_LIBRARY_IMPL(acl_qlinear, Autograd, m) {
     implement_autograd(m);
 }
 
+TORCH_LIBRARY_IMPL(acl_qlinear, Negative, m) {
+    m.impl("linear_int8_out", linear_int8_out_of_views);
+}
+
+TORCH_LIBRARY_IMPL(acl_qlinear, Conjugate, m) {
+    m.impl("linear_int8_out", linear_int8_out_of_views);
+}
+
 } // namespace acl_qlinear::operators

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import TORCH, Case, quantized
+from torch.ao.quantization import MinMaxObserver
 
 import acl_qlinear
 from acl_qlinear import pt2e
@@ -439,6 +440,39 @@ def test_gradients_of_compiled_models():
         y.sum().backward()
 
 
+def test_views_of_other_values():
+    """Negatives and conjugates, which PyTorch computes when they are read."""
+    packed = acl_qlinear.prepack(good_w())
+    x = torch.randn(4, 16, dtype=torch.complex64)
+    out = torch.empty(4, 8)
+    acl_qlinear.linear_int8(x.conj().imag, 0.1, 3, packed, out=out)
+    assert torch.equal(out, acl_qlinear.linear_int8(-x.imag, 0.1, 3, packed))
+    zeros = torch.zeros(4, 8, dtype=torch.complex64).conj()
+    for view, kind in ((zeros.imag, "negative"), (zeros, "conjugate")):
+        for _ in range(3):
+            with pytest.raises(TypeError, match=f"out is a {kind} view, expected a tensor that holds its values"):
+                acl_qlinear.linear_int8(x.imag, 0.1, 3, packed, out=view)
+    assert torch.equal(out, acl_qlinear.linear_int8(-x.imag, 0.1, 3, packed))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda w: acl_qlinear.Linear(w, None, 0.0, 0), "scale is 0.0, expected a finite number above 0"),
+        (lambda w: acl_qlinear.Linear(w, None, 0.1, 256), "zero_point is 256, expected -128 to 255"),
+        (lambda w: acl_qlinear.CalibratedLinear(w, None, float("nan"), 0), "x_scale is nan, expected a finite"),
+        (lambda w: acl_qlinear.CalibratedLinear(w, None, 0.1, 300), "x_zero_point is 300, expected -128 to 127"),
+        (
+            lambda w: acl_qlinear.DynamicLinear(w, None, negative_slope=float("inf")),
+            "negative_slope is inf, expected a finite number",
+        ),
+    ],
+)
+def test_numbers_of_layers(make, message):
+    with pytest.raises(ValueError, match=message):
+        make(good_w())
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -447,6 +481,10 @@ def test_gradients_of_compiled_models():
         (acl_qlinear.report, "model is a str, expected a torch.nn.Module"),
         (pt2e.lower, "model is a str, expected what convert_pt2e returns, a torch.fx.GraphModule"),
         (lambda _: acl_qlinear.quantize(LINEAR, calibrate=3), "calibrate is a int, expected a function"),
+        (
+            lambda _: acl_qlinear.quantize(LINEAR, print, observer=MinMaxObserver(dtype=torch.qint8)),
+            "observer is a MinMaxObserver, expected a function that makes one: lambda: MinMaxObserver",
+        ),
         (lambda _: acl_qlinear.quantize(LINEAR, types=[int]), "types has <class 'int'>, expected subclasses of"),
         (lambda _: pt2e.lower(LINEAR), "model is a Linear, expected what convert_pt2e returns"),
     ],

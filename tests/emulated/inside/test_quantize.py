@@ -235,7 +235,6 @@ ODD_LAYERS = {
     "subclass": (lambda: Casting(8, 4), r"a subclass of torch.nn.Linear: .*quantize\(model, types=\(Casting,\)\)"),
     "lazy": (lambda: nn.LazyLinear(4), "a subclass of torch.nn.Linear"),
     "compiled": (lambda: torch.compile(nn.Linear(8, 4)), "unknown: below a compiled module"),
-    "compiled in place": (lambda: (m := nn.Linear(8, 4)).compile() or m, "unknown: below a compiled module"),
 }  # fmt: skip
 
 
@@ -260,6 +259,29 @@ def test_layers_that_cannot_be_replaced_are_left_alone_and_named(calibrate):
     for name, (_, reason) in ODD_LAYERS.items():
         assert model[name] is odd[name] and dict(vars(odd[name])) == state[name], name
         assert re.search(reason, statuses[names[name]]), name
+
+
+def test_a_copy_of_a_compiled_model_is_not_compiled():
+    def compiled(layer):
+        model = nn.Sequential(layer)
+        model.compile(backend="aot_eager")
+        return model
+
+    quantized = tq.quantize_dynamic(nn.Sequential(nn.Linear(8, 4)), {nn.Linear})[0]
+    for make, layer in ((acl_qlinear.quantize, nn.Linear(8, 4)), (acl_qlinear.convert, quantized)):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert type(make(compiled(layer))[0]) is acl_qlinear.DynamicLinear
+    model = compiled(nn.Linear(8, 4))
+    with left(("0", "unknown: below a compiled module")):
+        assert acl_qlinear.quantize(model, inplace=True) is model and type(model[0]) is nn.Linear
+    assert "unknown: below a compiled module" in str(acl_qlinear.report(model))
+
+
+def test_a_predicate_sees_the_layers_of_the_given_model():
+    model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 4))
+    ours = acl_qlinear.quantize(model, skip=lambda name, layer: layer is model[1])
+    assert [type(layer) for layer in ours] == [acl_qlinear.DynamicLinear, nn.Linear]
 
 
 def test_layers_in_lists_are_left_alone():

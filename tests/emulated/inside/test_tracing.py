@@ -78,6 +78,18 @@ def models():
     }
 
 
+@pytest.mark.parametrize("options", [{}, {"calibrate": lambda m: m(torch.ones(2, 16))}], ids=["dynamic", "static"])
+def test_symbolic_trace(options):
+    model = acl_qlinear.quantize(nn.Sequential(nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 4)), **options)
+    traced, x = torch.fx.symbolic_trace(model), torch.randn(3, 16)
+    assert torch.equal(traced(x), model(x)) and len(acl_qlinear.report(traced).replaced) == 2
+    if options:
+        with pytest.raises(TypeError, match="input is torch.int8, expected"):
+            traced(x.char())
+        with pytest.raises(TypeError, match="x is None, expected a tensor"):
+            model(None)
+
+
 @pytest.mark.parametrize("kind", ["dynamic", "static"])
 def test_compile(kind):
     """Whole graphs, with M that changes."""
