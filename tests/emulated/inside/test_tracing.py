@@ -84,7 +84,7 @@ def test_symbolic_trace(options):
     traced, x = torch.fx.symbolic_trace(model), torch.randn(3, 16)
     assert torch.equal(traced(x), model(x)) and len(acl_qlinear.report(traced).replaced) == 2
     if options:
-        with pytest.raises(TypeError, match="input is torch.int8, expected"):
+        with pytest.raises(TypeError, match=r"input is torch\.int8, expected"):
             traced(x.char())
         with pytest.raises(TypeError, match="x is None, expected a tensor"):
             model(None)
