@@ -33,6 +33,7 @@ LONGEST_FIRST = [
 
 MICROARCHITECTURES = VARIANTS["microarchitecture"]
 TORCHES = VARIANTS["pytorch"]
+ACL_VERSION = VARIANTS["acl_version"][0]
 counted = pytest.mark.skipif(emulator.NATIVE, reason="counts are for emulation; ci/bench.sh measures time")
 EXIT_STATUS = pytest.StashKey[int]()
 

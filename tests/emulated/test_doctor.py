@@ -16,7 +16,7 @@ from aclpkg.base.pins import SITE_PACKAGES
 from aclpkg.base.processes import run
 from aclpkg.inputs import emulator
 
-from ..conftest import TORCHES
+from ..conftest import ACL_VERSION, TORCHES
 from ..emulation import write_python
 
 Installed = Callable[[str, str], Path]
@@ -57,7 +57,8 @@ def test_all_is_well(installed: Installed, tmp_path: Path) -> None:
     home = installed("armv8_2a", TORCHES[-1])
     assert os.access(home / "bin/acl-qlinear", os.X_OK)
     status, causes, printed = doctor(home, tmp_path, "neoverse-v1", OMP_NUM_THREADS="1")
-    assert status == 0 and printed.startswith("acl-qlinear 0.2.0 (built for armv8.2-a, ACL 24.11, PyTorch 2.9)")
+    first = f"acl-qlinear 0.2.0 (built for armv8.2-a, ACL {ACL_VERSION}, PyTorch {TORCHES[-1]})"
+    assert status == 0 and printed.startswith(first)
     assert list(causes) == ["microarchitecture", "PyTorch", "glibc", "import", "OpenMP", "speed"]
     assert all(text.startswith("ok: ") for text in causes.values()), causes
     assert "so it can the neoverse_v1 build" in causes["microarchitecture"]

@@ -11,7 +11,7 @@ from aclpkg.base.paths import ROOT
 from aclpkg.base.processes import run
 from aclpkg.inputs import emulator
 
-from ..conftest import MICROARCHITECTURES
+from ..conftest import ACL_VERSION, MICROARCHITECTURES
 
 CONSUMER = ROOT / "tests/packages/consumer"
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -39,6 +39,7 @@ def gemm(
     if request.param == "pkg-config":
         return build_by_pkg_config(CONSUMER / "gemm.cpp", home)
     settings = {
+        "ACL_VERSION": ACL_VERSION,
         "CMAKE_SYSTEM_NAME": "Linux",
         "CMAKE_SYSTEM_PROCESSOR": "aarch64",
         "CMAKE_SYSROOT": compiler / "aarch64-conda-linux-gnu/sysroot",

@@ -30,6 +30,8 @@ from aclpkg.build import dist
 from aclpkg.release import bundle, signed_channel
 from rattler.exceptions import SolverError
 
+from ..conftest import ACL_VERSION
+
 KILLS = 50
 FLIPS = 200
 EPOCH = 1_000_000_000
@@ -84,7 +86,7 @@ def altered(package: Path, target: Path, change: Callable[[Path], None], name: s
 
 
 def acl(packages: list[Path]) -> Path:
-    return next(p for p in packages if p.name.startswith("arm-compute-library-24.11-armv8_2a_qlinear"))
+    return next(p for p in packages if p.name.startswith(f"arm-compute-library-{ACL_VERSION}-armv8_2a_qlinear"))
 
 
 def test_publishing_again_changes_nothing(copied: Path, packages: list[Path], keys: Path) -> None:

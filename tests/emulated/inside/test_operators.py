@@ -432,7 +432,7 @@ def loaded(name: str) -> set[str]:
 def test_one_openmp_and_two_arm_compute_libraries():
     assert len(loaded("libgomp")) == 1
     libraries = loaded("libarm_compute") - loaded("libarm_compute_graph")
-    ours = [path for path in libraries if path.endswith(".so.43.0.0")]
+    ours = [path for path in libraries if ".libs/" not in path]
     assert len(libraries) == 2 and len(ours) == 1, libraries
     symbol = "_ZN11arm_compute9Scheduler3getEv"
     addresses = {ctypes.cast(getattr(ctypes.CDLL(path), symbol), ctypes.c_void_p).value for path in libraries}
