@@ -150,6 +150,7 @@ class Tally:
 
     errors: Errors = field(default_factory=Errors)
     of_torch: Errors = field(default_factory=Errors)
+    rows_of_torch: Errors = field(default_factory=Errors)
     calls: int = 0
     cosines: list[float] = field(default_factory=list)
     kinds: dict[str, int] = field(default_factory=dict)
@@ -216,7 +217,7 @@ def check_quantize(way, rng, model, inputs, tally):
         # The angle between single numbers says nothing.
         if y.numel() >= 64 and y.any():
             tally.cosines.append(nn.functional.cosine_similarity(z.flatten().float(), y.flatten().float(), 0).item())
-            assert tally.cosines[-1] > 0.9, tally.cosines[-1]
+            assert tally.cosines[-1] > 0.5, tally.cosines[-1]
     return ours
 
 
@@ -367,8 +368,15 @@ def check_same(layer, x, y, tally):
     if y.is_quantized:
         assert (z.q_scale(), z.q_zero_point()) == (y.q_scale(), y.q_zero_point())
         tally.of_torch.add(z.int_repr().numpy(), y.int_repr().numpy())
-    else:
-        torch.testing.assert_close(z, y, rtol=1e-5, atol=1e-5 * y.abs().max().item())
+        return
+    # PyTorch's engines round ties of x differently: a row may differ by one step of x.
+    rows = (z - y).abs().reshape(-1, z.shape[-1]).amax(1)
+    off = rows > 1e-5 * y.abs().max()
+    tally.rows_of_torch.off += int(off.sum())
+    tally.rows_of_torch.all += len(off)
+    weight, scale, *_ = acl_qlinear.unpack(layer.packed)
+    scale_of_x = torch._choose_qparams_per_tensor(x, layer.reduce_range)[0]
+    assert (rows[off] <= 1.01 * scale_of_x * (weight.int().abs().amax(1) * scale).max()).all(), rows[off]
 
 
 def check_report(model):
@@ -414,18 +422,24 @@ def saved(value: object) -> io.BytesIO:
 def test_fuzz():
     """Every model by itself; then what is promised of shares."""
     tally = Tally()
+    failed = []
     for seed in range(FIRST, FIRST + MODELS):
         try:
             check_model(seed, tally)
         except Exception as error:
-            alone = f"FUZZ_SEED={seed} FUZZ_MODELS=1 python -m pytest {__file__} -k test_fuzz"
-            raise AssertionError(f"model {seed} fails; alone: {alone}") from error
+            if MODELS == 1:
+                raise
+            failed.append(f"FUZZ_SEED={seed} FUZZ_MODELS=1: {type(error).__name__} {error}".splitlines()[0])
+    assert not failed, "\n".join(failed)
     print(
         f"\n{MODELS} models from {FIRST}, {tally.kinds}: {tally.calls} calls, {tally.errors.off} of {tally.errors.all} "
-        f"integers off, {tally.of_torch.off} of {tally.of_torch.all} other than PyTorch's"
+        f"integers off, {tally.of_torch.off} of {tally.of_torch.all} other than PyTorch's, "
+        f"{tally.rows_of_torch.off} of {tally.rows_of_torch.all} rows of floats"
     )
     if MODELS >= 100:
         assert len(tally.kinds) == 4 and tally.calls > 5 * MODELS
         assert tally.errors.off <= 1e-4 * tally.errors.all
         assert tally.of_torch.off <= 0.02 * tally.of_torch.all
-        assert np.mean(tally.cosines) > 0.98
+        assert tally.rows_of_torch.off <= 0.01 * tally.rows_of_torch.all
+        # Norms of few numbers make much of what quantization changes, in one model in hundreds.
+        assert np.mean(tally.cosines) > 0.98 and np.quantile(tally.cosines, 0.01) > 0.9
