@@ -105,12 +105,12 @@ def test_staged_recipes_are_built_by_plain_rattler_build(
         assert "../" not in (folder / "recipe.yaml").read_text()
     assert os.access(acl / "build_acl.sh", os.X_OK)
     options = rattler_build_options(tmp_path / "output") | {"channel": channels}
-    rattler_build.build_recipes([microarch], **options)
+    rattler_build.build_recipes([microarch / "recipe.yaml"], **options)
     # The solver for the target must not ask this machine.
     monkeypatch.setenv("CONDA_OVERRIDE_ARCHSPEC", "neoverse_n1")
     row = {key: values[-1:] for key, values in chosen(microarchitecture=MICROARCHITECTURES[0]).items()}
     del row["zip_keys"]
-    rattler_build.build_recipes([qlinear], variant_overrides=row, **options)
+    rattler_build.build_recipes([qlinear / "recipe.yaml"], variant_overrides=row, **options)
     built = {file.name for file in (tmp_path / "output").glob("*/*.conda")}
     ours = {file.name for file in dist.CHANNEL.glob("*/*.conda")}
     assert built == {name for name in ours if name.startswith("acl-microarch")} | {
