@@ -124,7 +124,7 @@ def test_two_arm_compute_libraries_do_not_see_each_other(
     def from_to(file: str, where: str) -> list[str]:
         return [symbol for source, target, symbol in acl if file in source and where in target]
 
-    ours, theirs = "/libarm_compute.so.", "torch.libs/libarm_compute-"
+    ours, theirs = "/libarm_compute.so", "torch.libs/libarm_compute-"
     # Most of ours are bound when it is linked (-Bsymbolic) and leave the loader nothing to look up.
     assert from_to(theirs, theirs) and any(ours in source for source, _, _ in bindings), "LD_DEBUG reported nothing"
     assert not from_to(ours, theirs) and not from_to(theirs, ours)
