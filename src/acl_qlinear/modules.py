@@ -86,7 +86,7 @@ class PackedLinear(torch.nn.Module):
         self.has_bias = bias is not None
         self._scales = 1 if weight.qscheme() == torch.per_tensor_affine else self.out_features
         self.activation = activation
-        self.negative_slope = _checked("negative_slope", float(negative_slope))
+        self.negative_slope = _in_range("negative_slope", float(negative_slope))
         self.float_dtype = dtype
 
     @property
@@ -250,7 +250,7 @@ def _description(value: Any) -> str:
     return f"{value.dtype} {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
 
 
-def _checked(name: str, value: float) -> Any:
+def _in_range(name: str, value: float) -> Any:
     """A number that an attribute may be."""
     _, expected, is_valid = _NUMBERS[name]
     if not is_valid(value):
@@ -297,8 +297,8 @@ class Linear(PackedLinear):
             ValueError: As `acl_qlinear.prepack`; or another activation function, or a number out of range.
         """
         super().__init__(weight, bias, activation, negative_slope)
-        self.scale = _checked("scale", float(scale))
-        self.zero_point = _checked("zero_point", int(zero_point))
+        self.scale = _in_range("scale", float(scale))
+        self.zero_point = _in_range("zero_point", int(zero_point))
 
     @classmethod
     def from_torch(cls, module: torch.nn.Module) -> "Linear":
@@ -411,8 +411,8 @@ class CalibratedLinear(PackedLinear):
             ValueError: As `acl_qlinear.prepack`; or another activation function, or a number out of range.
         """
         super().__init__(weight, bias, activation, negative_slope, dtype)
-        self.x_scale = _checked("x_scale", float(x_scale))
-        self.x_zero_point = _checked("x_zero_point", int(x_zero_point))
+        self.x_scale = _in_range("x_scale", float(x_scale))
+        self.x_zero_point = _in_range("x_zero_point", int(x_zero_point))
 
     def forward(self, input: Tensor) -> Tensor:
         """Returns [..., N] for input: [..., K].

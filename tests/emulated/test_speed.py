@@ -12,7 +12,7 @@ from aclpkg.base.pins import VARIANTS
 from aclpkg.inputs import emulator
 from aclpkg.measure import bench, hotspots
 
-from ..conftest import MICROARCHITECTURES, TORCHES, counted
+from ..conftest import ACL_VERSION, MICROARCHITECTURES, TORCHES, counted
 
 # What a case may grow by before it is a regression.
 GROWTH = 1.03
@@ -86,7 +86,7 @@ def test_other_promises(measured: Callable[[str, str], bench.Report], preset: st
 def test_report_says_what_was_measured(measured: Callable[[str, str], bench.Report]) -> None:
     report = measured("armv8_2a", "smoke")
     versions = report["versions"]
-    assert versions["acl"] == VARIANTS["acl_version"][0] and versions["onednn"] == VARIANTS["onednn"][-1]
+    assert versions["acl"] == ACL_VERSION and versions["onednn"] == VARIANTS["onednn"][-1]
     assert versions["microarchitecture"] == "armv8.2-a" and versions["torch"].startswith(f"{TORCHES[-1]}.")
     assert all(versions[name] for name in ("acl_qlinear", "python", "numpy", "libc", "kernel"))
     assert report["preset"] == "smoke" and report["threads"] == 1 and report["warm_up_calls"] >= 1

@@ -34,7 +34,6 @@ def _write_recipe(folder: Path, target: Path) -> None:
     text = recipe.read_text()
     for path in _OUTSIDE.findall(text):
         source = folder / path
-        copy = shutil.copytree if source.is_dir() else shutil.copyfile
+        copy = shutil.copytree if source.is_dir() else shutil.copy
         copy(source, target / source.name)
-        shutil.copymode(source, target / source.name)
     recipe.write_text(_OUTSIDE.sub(lambda match: Path(match[0]).name, text))

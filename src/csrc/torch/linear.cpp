@@ -4,7 +4,6 @@
 
 #include <ATen/ATen.h>
 #include <ATen/MemoryOverlap.h>
-#include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/native/quantized/cpu/QuantUtils.h>
 #include <ATen/quantized/QTensorImpl.h>
 #include <ATen/quantized/Quantizer.h>
@@ -208,9 +207,13 @@ void linear_int8_out(const at::Tensor& x, double x_scale, int64_t x_zero_point, 
                      double output_scale, int64_t output_zero_point, c10::string_view activation, double negative_slope,
                      const at::Tensor& out) {
     constexpr const char* op = "acl_qlinear::linear_int8: ";
-    const Call call = plain_call(op, x, {x_scale, x_zero_point}, packed, {activation, negative_slope});
+    // PyTorch does so for its own operators where it dispatches them.
+    const at::Tensor values = x.is_neg() ? x.resolve_neg() : x;
+    const Call call = plain_call(op, values, {x_scale, x_zero_point}, packed, {activation, negative_slope});
     const Sizes sizes = call.output_sizes();
     check_not_quantized(op, "out", out);
+    TORCH_CHECK_TYPE(!out.is_neg() && !out.is_conj(), op, "out is a ", out.is_neg() ? "negative" : "conjugate",
+                     " view, expected a tensor that holds its values: resolve_neg() and resolve_conj() make one");
     TORCH_CHECK_VALUE(is_plain_cpu(out) && out.sizes() == at::IntArrayRef(sizes), op, "out is ", describe(out),
                       ", expected shape ", at::IntArrayRef(sizes), " on cpu");
     TORCH_CHECK_VALUE(!share_memory(out, packed), op, "out shares memory with packed, expected memory of its own");
@@ -224,20 +227,6 @@ void linear_int8_out(const at::Tensor& x, double x_scale, int64_t x_zero_point, 
     if (!is_direct) {
         out.copy_(y);
     }
-}
-
-// PyTorch's fallback for such views looks among the results for what was written, and there is none.
-void linear_int8_out_of_views(const at::Tensor& x, double x_scale, int64_t x_zero_point, const at::Tensor& packed,
-                              double output_scale, int64_t output_zero_point, c10::string_view activation,
-                              double negative_slope, const at::Tensor& out) {
-    TORCH_CHECK_TYPE(!out.is_neg() && !out.is_conj(), "acl_qlinear::linear_int8: out is a ",
-                     out.is_neg() ? "negative" : "conjugate",
-                     " view, expected a tensor that holds its values: ", "resolve_neg() and resolve_conj() make one");
-    static const auto op = c10::Dispatcher::singleton()
-                               .findSchemaOrThrow("acl_qlinear::linear_int8_out", "")
-                               .typed<decltype(linear_int8_out)>();
-    op.call(x.resolve_conj().resolve_neg(), x_scale, x_zero_point, packed, output_scale, output_zero_point, activation,
-            negative_slope, out);
 }
 
 at::Tensor linear_dynamic(const at::Tensor& x, const at::Tensor& packed, bool reduce_range,

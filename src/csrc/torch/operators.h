@@ -30,10 +30,6 @@ at::Tensor linear_int8(const at::Tensor& x, double x_scale, int64_t x_zero_point
 void linear_int8_out(const at::Tensor& x, double x_scale, int64_t x_zero_point, const at::Tensor& packed,
                      double output_scale, int64_t output_zero_point, c10::string_view activation, double negative_slope,
                      const at::Tensor& out);
-// The same where x or out is a view of other values' negatives, or a conjugate.
-void linear_int8_out_of_views(const at::Tensor& x, double x_scale, int64_t x_zero_point, const at::Tensor& packed,
-                              double output_scale, int64_t output_zero_point, c10::string_view activation,
-                              double negative_slope, const at::Tensor& out);
 
 at::Tensor linear_dynamic(const at::Tensor& x, const at::Tensor& packed, bool reduce_range,
                           std::optional<at::ScalarType> output_dtype, c10::string_view activation,

@@ -193,12 +193,15 @@ def check_quantize(way, rng, model, inputs, tally):
         options["reduce_range"] = rng.random() < 0.5
     else:
         options["calibrate"] = lambda m: [m(x) for x in inputs if x.numel()]
-        observers = [tq.HistogramObserver.with_args(bins=64), tq.MinMaxObserver, tq.MovingAverageMinMaxObserver]
+        observers = [tq.HistogramObserver.with_args(bins=64), tq.MinMaxObserver]
+        # A moving average stays near the first of a shared layer's inputs, and the others saturate.
+        if len(list(model.named_modules())) == len(list(model.named_modules(remove_duplicate=False))):
+            observers.append(tq.MovingAverageMinMaxObserver)
         # The default, a histogram of 2048 bins, takes half a second for a layer where it is emulated.
         if len(linears) > 3 or rng.random() < 0.9:
             options["observer"] = functools.partial(rng.choice(observers), dtype=torch.qint8)
     expected = [model(x) for x in inputs]
-    taken = layers_with_inputs(model, linears, inputs) if way == "static" else set(linears)
+    taken = layers_with_inputs(model, inputs) if way == "static" else set(linears)
     state, structure = copy.deepcopy(model.state_dict()), repr(model)
     inplace = rng.random() < 0.3
     ours = quantize(model, inplace=inplace, **options)
@@ -217,25 +220,18 @@ def check_quantize(way, rng, model, inputs, tally):
         # The angle between single numbers says nothing.
         if y.numel() >= 64 and y.any():
             tally.cosines.append(nn.functional.cosine_similarity(z.flatten().float(), y.flatten().float(), 0).item())
-            assert tally.cosines[-1] > 0.5, tally.cosines[-1]
+            assert tally.cosines[-1] > 0.9, tally.cosines[-1]
     return ours
 
 
-def layers_with_inputs(model, linears, inputs):
-    """Of `linears`, those that ever see something else than zeros."""
-    seen = set()
-    handles = [
-        layer.register_forward_pre_hook(lambda layer, args: seen.add(layer) if args[0].any() else None)
-        for layer in linears
-    ]
-    # It does not call the layers of an encoder.
+def layers_with_inputs(model, inputs):
+    """The float layers that ever see something else than zeros."""
+    # The fast path of encoders does not call their layers.
     torch.backends.mha.set_fastpath_enabled(False)
-    for x in inputs:
-        model(x)
-    torch.backends.mha.set_fastpath_enabled(True)
-    for handle in handles:
-        handle.remove()
-    return seen
+    try:
+        return {layer for x, _, layer in calls(model, nn.Linear, inputs) if x.any()}
+    finally:
+        torch.backends.mha.set_fastpath_enabled(True)
 
 
 def quantize(model, **options):
@@ -369,13 +365,15 @@ def check_same(layer, x, y, tally):
         assert (z.q_scale(), z.q_zero_point()) == (y.q_scale(), y.q_zero_point())
         tally.of_torch.add(z.int_repr().numpy(), y.int_repr().numpy())
         return
-    # PyTorch's engines round ties of x differently: a row may differ by one step of x.
+    # oneDNN adds the zero point before it rounds: next to a tie of x, a row may differ by one step of x.
     rows = (z - y).abs().reshape(-1, z.shape[-1]).amax(1)
     off = rows > 1e-5 * y.abs().max()
     tally.rows_of_torch.off += int(off.sum())
     tally.rows_of_torch.all += len(off)
     weight, scale, *_ = acl_qlinear.unpack(layer.packed)
     scale_of_x = torch._choose_qparams_per_tensor(x, layer.reduce_range)[0]
+    steps = (x.reshape(-1, x.shape[-1])[off] / scale_of_x).double()
+    assert ((steps - steps.floor() - 0.5).abs().amin(1) < 1e-4).all(), "no value of x is next to a tie"
     assert (rows[off] <= 1.01 * scale_of_x * (weight.int().abs().amax(1) * scale).max()).all(), rows[off]
 
 
@@ -441,5 +439,4 @@ def test_fuzz():
         assert tally.errors.off <= 1e-4 * tally.errors.all
         assert tally.of_torch.off <= 0.02 * tally.of_torch.all
         assert tally.rows_of_torch.off <= 0.01 * tally.rows_of_torch.all
-        # Norms of few numbers make much of what quantization changes, in one model in a hundred.
-        assert np.mean(tally.cosines) > 0.98 and np.quantile(tally.cosines, 0.03) > 0.9
+        assert np.mean(tally.cosines) > 0.98
