@@ -31,14 +31,20 @@ def _headers() -> Path:
     return cached_dir("headers", [str(deb) for deb in debs], lambda target: debian.unpack(debs, target))
 
 
-def complaints(source: str, standard: str, includes: list[Path]) -> str:
+def complaints(source: str, standard: str, includes: list[Path], *defines: str) -> str:
     """Returns what clang-tidy says of `source`, a path in the checkout; nothing where all is well.
 
-    standard: of C++. includes: folders with headers of others.
+    standard: of C++. includes: folders with headers of others. defines: macros, as NAME or NAME=VALUE.
     """
     root, (_, libstdcxx, own) = _headers(), LIBSTDCXX[BUILD_ARCH]
     others = [root / libstdcxx, root / libstdcxx / own, root / "usr/src/googletest/googletest/include", *includes]
-    options = [f"-std={standard}", f"--sysroot={root}", "-nostdinc++", f"-I{ROOT}/src/csrc"]
+    options = [
+        f"-std={standard}",
+        f"--sysroot={root}",
+        "-nostdinc++",
+        f"-I{ROOT}/src/csrc",
+        *(f"-D{define}" for define in defines),
+    ]
     options += [word for folder in others for word in ("-isystem", str(folder))]
     done = subprocess.run(
         [Path(sys.executable).with_name("clang-tidy"), "--quiet", source, "--", *TARGET, *options],

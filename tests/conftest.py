@@ -11,7 +11,7 @@ import pytest
 from aclpkg.base import environment
 from aclpkg.base.files import holding_lock
 from aclpkg.base.paths import DIST, ROOT
-from aclpkg.base.pins import VARIANTS
+from aclpkg.base.pins import TORCH, VARIANTS
 from aclpkg.base.processes import exit_now, run
 from aclpkg.build import dist
 from aclpkg.inputs import bootstrap, emulator
@@ -33,6 +33,13 @@ LONGEST_FIRST = [
 
 MICROARCHITECTURES = VARIANTS["microarchitecture"]
 TORCHES = VARIANTS["pytorch"]
+# Both builds for the oldest PyTorch and for the newest that has builds of its own, one for every other PyTorch.
+PREFIXES = [
+    (microarchitecture, torch)
+    for number, torch in enumerate(TORCHES)
+    for other, microarchitecture in enumerate(MICROARCHITECTURES)
+    if torch in (TORCHES[0], TORCH) or number % len(MICROARCHITECTURES) != other
+]
 ACL_VERSION = VARIANTS["acl_version"][0]
 counted = pytest.mark.skipif(emulator.NATIVE, reason="counts are for emulation; ci/bench.sh measures time")
 EXIT_STATUS = pytest.StashKey[int]()
@@ -85,8 +92,8 @@ def channels(upstream: list[str]) -> list[str]:
 
 @cache
 def _install(microarchitecture: str, torch: str) -> Path:
-    # torchao's releases are for one PyTorch each; the newest gets what needs the newest.
-    extra = ["torchao", "transformers"] if torch == TORCHES[-1] else []
+    # torchao's releases are for one PyTorch each.
+    extra = ["torchao", "transformers"] if torch == TORCH else []
     channels = dist.upstream_of_built_channel()
     # Anew in every run of the tests, once for all of pytest-xdist's workers.
     this_run = os.environ.get("PYTEST_XDIST_TESTRUNUID", str(os.getpid()))
@@ -108,8 +115,8 @@ def installed() -> Callable[[str, str], Path]:
 
 @pytest.fixture(scope="session")
 def unpacked() -> Callable[[str], Path]:
-    """unpacked(microarchitecture): the files of both packages for it, with the newest PyTorch, as installed."""
-    return lambda microarchitecture: _install(microarchitecture, TORCHES[-1])
+    """unpacked(microarchitecture): the files of both packages, as installed with the PyTorch that is measured."""
+    return lambda microarchitecture: _install(microarchitecture, TORCH)
 
 
 @pytest.fixture(scope="session")

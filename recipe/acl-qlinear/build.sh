@@ -17,6 +17,11 @@ for place in "$PREFIX" "${BUILD_PREFIX:-$PREFIX}" "$PWD"; do
     CXXFLAGS="${CXXFLAGS:-} -ffile-prefix-map=$place/="
 done
 export CXXFLAGS
+# The engine's objects are the same for every PyTorch. A compiler is known by its contents. Paths stay as they
+# are, since -ffile-prefix-map is for whole ones.
+export CCACHE_COMPILERCHECK=content CCACHE_NOHASHDIR=1
+[[ ${CCACHE_DIR:-} ]] || unset CCACHE_DIR
+export CMAKE_CXX_COMPILER_LAUNCHER=ccache
 export _PYTHON_HOST_PLATFORM=linux-aarch64
 export CMAKE_ARGS="${CMAKE_ARGS:-} -DCMAKE_COMPILE_WARNING_AS_ERROR=ON -DCMAKE_PREFIX_PATH=$PREFIX;$torch -DCMAKE_FIND_ROOT_PATH=$PREFIX;$torch"
 "$python" -m pip wheel --no-deps --no-build-isolation --no-cache-dir --wheel-dir dist .

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from . import _build
+from . import _build, _torch_version
 from ._cpu import missing_features
 
 
@@ -26,12 +26,11 @@ def load() -> None:
             f"{', '.join(missing)}; install the build for every Armv8.2-A CPU: "
             'conda install "acl-qlinear=*=*armv8_2a*"'
         )
-    torch_minor = ".".join(torch.__version__.split(".")[:2])
-    if torch_minor != _build.TORCH_MINOR:
+    if not _torch_version.fits(_build, torch.__version__):
         raise ImportError(
-            f"this acl_qlinear was built for PyTorch {_build.TORCH_MINOR}, and PyTorch "
+            f"this acl_qlinear was built for PyTorch {_torch_version.built_for(_build)}, and PyTorch "
             f"{torch.__version__} is installed; install the build that fits: "
-            f'conda install acl-qlinear "pytorch={torch_minor}"'
+            f'conda install acl-qlinear "pytorch={_torch_version.minor_of(torch.__version__)}"'
         )
     library = Path(__file__).with_name("_C.so")
     try:
@@ -45,8 +44,10 @@ def load() -> None:
         ) from error
     arm_compute_path = ctypes.CDLL(str(library)).acl_qlinear_arm_compute_path
     arm_compute_path.restype = ctypes.c_char_p
-    used = arm_compute_path().decode()
-    if not Path(used).name.startswith("libarm_compute.so"):
+    used = Path(arm_compute_path().decode())
+    # By its place: PyTorch's private copy may have the same name.
+    is_theirs = Path(torch.__file__).resolve().parent in used.resolve().parents
+    if is_theirs or not used.name.startswith("libarm_compute.so"):
         raise ImportError(
             f"acl_qlinear would use {used} instead of the libarm_compute.so that it was built with: something "
             "loaded that library, PyTorch's private copy, for everybody (RTLD_GLOBAL); unset "

@@ -19,11 +19,12 @@ from pathlib import Path
 from typing import Any
 
 if __package__:
-    from . import _build, _cpu, _streams
+    from . import _build, _cpu, _streams, _torch_version
 else:
     import _build  # type: ignore[import-not-found]
     import _cpu  # type: ignore[import-not-found,no-redef]
     import _streams  # type: ignore[import-not-found,no-redef]
+    import _torch_version  # type: ignore[import-not-found,no-redef]
 
     # Python has put this file's folder there; what lies in it is the package's, and no module by itself.
     del sys.path[0]
@@ -64,12 +65,12 @@ def torch_minor() -> Finding:
     try:
         version = importlib.metadata.version("torch")
     except importlib.metadata.PackageNotFoundError:
-        fix = f'conda install "pytorch={_build.TORCH_MINOR}"'
+        fix = f'conda install "{_torch_version.conda_spec(_build)}"'
         return Finding("PyTorch", PROBLEM, f"none for {sys.executable}", fix)
-    minor = ".".join(version.split(".")[:2])
-    if minor != _build.TORCH_MINOR:
-        text = f"built for PyTorch {_build.TORCH_MINOR}, and PyTorch {version} is installed"
-        return Finding("PyTorch", PROBLEM, text, f'conda install acl-qlinear "pytorch={minor}"')
+    if not _torch_version.fits(_build, version):
+        text = f"built for PyTorch {_torch_version.built_for(_build)}, and PyTorch {version} is installed"
+        fix = f'conda install acl-qlinear "pytorch={_torch_version.minor_of(version)}"'
+        return Finding("PyTorch", PROBLEM, text, fix)
     return Finding("PyTorch", OK, version)
 
 
@@ -211,7 +212,7 @@ def main() -> int:
         help="import this too, since it may bring another OpenMP runtime; may be repeated",
     )  # fmt: skip
     options = parser.parse_args()
-    build = f"{_build.MICROARCHITECTURE}, ACL {_build.ACL_VERSION}, PyTorch {_build.TORCH_MINOR}"
+    build = f"{_build.MICROARCHITECTURE}, ACL {_build.ACL_VERSION}, PyTorch {_torch_version.built_for(_build)}"
     print(f"acl-qlinear {_build.VERSION} (built for {build}) in {sys.prefix}", flush=True)
     findings = examine(options.modules, Path(sys.prefix))
     for finding in findings:

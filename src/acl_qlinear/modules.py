@@ -15,6 +15,7 @@ import torch.ao.nn.quantized.dynamic as nnqd
 from torch import Tensor
 
 from . import float_view
+from ._stable import completed_layer
 from .ops import prepack, prepack_int8, unpack
 
 # Not their overloads (`.default`): TorchScript compiles no calls of those.
@@ -270,6 +271,7 @@ def _number(name: str, saved: Any) -> Any:
     return _ACTIVATIONS[value] if name == "activation" else value
 
 
+@completed_layer("linear")
 class Linear(PackedLinear):
     """A statically quantized layer: quint8 or qint8 [..., K] in, the same dtype [..., N] out.
 
@@ -323,6 +325,7 @@ class Linear(PackedLinear):
         return _linear(x, self.packed, self.scale, self.zero_point, None, self.activation, self.negative_slope)
 
 
+@completed_layer("linear_dynamic")
 class DynamicLinear(PackedLinear):
     """A dynamically quantized layer: float32 or bfloat16 [..., K] in, the same dtype [..., N] out.
 
@@ -382,6 +385,7 @@ def _checked_float(input: Tensor) -> Tensor:
     return input
 
 
+@completed_layer("linear_int8")
 class CalibratedLinear(PackedLinear):
     """A statically quantized layer between float ones: float in, int8 inside, float out.
 

@@ -4,7 +4,10 @@
 import torch
 from torch import Tensor
 
+from ._stable import completed, completed_write
+
 _ops = torch.ops.acl_qlinear
+_write_int8 = completed_write(_ops.linear_int8_out.default)
 
 
 def prepack(weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -29,6 +32,7 @@ def prepack(weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return _ops.prepack.default(weight, bias)
 
 
+@completed("prepack_int8")
 def prepack_int8(weight: Tensor, scale: Tensor, zero_point: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
     """`prepack` for plain tensors.
 
@@ -48,6 +52,7 @@ def prepack_int8(weight: Tensor, scale: Tensor, zero_point: Tensor | None = None
     return _ops.prepack_int8.default(weight, scale, zero_point, bias)
 
 
+@completed("unpack")
 def unpack(packed: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     """Returns what `prepack` was given, exactly.
 
@@ -62,6 +67,7 @@ def unpack(packed: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     return weight, scale, zero_point, bias if bias.numel() else None
 
 
+@completed("kernel_name")
 def kernel_name(packed: Tensor) -> str:
     """Returns ACL's name of the kernel that a packed weight is for.
 
@@ -78,6 +84,7 @@ def kernel_name(packed: Tensor) -> str:
     return _ops.kernel_name.default(packed)
 
 
+@completed("linear")
 def linear(
     x: Tensor,
     packed: Tensor,
@@ -123,6 +130,7 @@ def linear(
     return _ops.linear.default(x, packed, output_scale, output_zero_point, output_dtype, activation, negative_slope)
 
 
+@completed("linear_int8")
 def linear_int8(
     x: Tensor,
     x_scale: float,
@@ -166,12 +174,11 @@ def linear_int8(
             x, x_scale, x_zero_point, packed, output_scale, output_zero_point, output_dtype,
             activation, negative_slope,
         )  # fmt: skip
-    _ops.linear_int8_out.default(
-        x, x_scale, x_zero_point, packed, output_scale, output_zero_point, activation, negative_slope, out
-    )
+    _write_int8(x, x_scale, x_zero_point, packed, output_scale, output_zero_point, activation, negative_slope, out)
     return out
 
 
+@completed("linear_dynamic")
 def linear_dynamic(
     x: Tensor,
     packed: Tensor,
@@ -218,6 +225,36 @@ def forbid_fallback(forbidden: bool = True) -> None:
 def fallback_calls() -> int:
     """Returns how many calls of this process used the fallback (see `forbid_fallback`)."""
     return _ops.fallback_calls.default()
+
+
+# Kernels for all PyTorchs alike.
+
+
+@torch.library.impl("acl_qlinear::prepack", "default")
+def _(weight: Tensor | None, bias: Tensor | None = None) -> Tensor:
+    op = "acl_qlinear::prepack: "
+    if weight is None or weight.dtype != torch.qint8 or weight.device.type != "cpu":
+        what = None if weight is None else f"{weight.dtype} {list(weight.shape)} on {weight.device}"
+        raise TypeError(f"{op}weight is {what}, expected a qint8 CPU tensor")
+    if weight.qscheme() == torch.per_tensor_affine:
+        scale = torch.tensor([weight.q_scale()], dtype=torch.float64, device="cpu")
+        zero_point = torch.tensor([weight.q_zero_point()], device="cpu")
+        return prepack_int8(weight.int_repr(), scale, zero_point, bias)
+    if weight.qscheme() != torch.per_channel_affine:
+        raise ValueError(f"{op}weight has scheme {weight.qscheme()}, expected per_tensor_affine or per_channel_affine")
+    if weight.q_per_channel_axis() != 0:
+        raise ValueError(
+            f"{op}weight is quantized along axis {weight.q_per_channel_axis()}, expected 0, the output features"
+        )
+    return prepack_int8(weight.int_repr(), weight.q_per_channel_scales(), weight.q_per_channel_zero_points(), bias)
+
+
+@torch.library.impl("acl_qlinear::no_gradient", "default")
+def _(gradient: Tensor, in_features: int, layer: str) -> Tensor:
+    raise NotImplementedError(
+        f"{layer} has no gradient, since it is for inference: call the model in torch.no_grad(), or train the float "
+        "model and quantize it afterwards"
+    )
 
 
 # Fake kernels: shapes and dtypes. out_features is the packed weight's first size; the other

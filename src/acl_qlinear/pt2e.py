@@ -22,6 +22,7 @@ from torch import Tensor, fx
 import torch.ao.quantization.fx._decomposed  # isort: skip
 
 from ._defaults import plain_defaults
+from ._stable import completed
 from .ops import prepack_int8
 
 _q = torch.ops.quantized_decomposed
@@ -107,7 +108,8 @@ def _lower_linear(model: fx.GraphModule, node: fx.Node, packed: dict[_Parts, str
     try:
         value = getattr(model, packed[parts]) if parts in packed else _pack(model, parts)
         # What the operator refuses, it refuses for an input without rows, too.
-        operator(torch.empty(0, attrgetter(parts[0])(model).shape[1], dtype=x_dtype), *before, value, *after)
+        rows = torch.empty(0, attrgetter(parts[0])(model).shape[1], dtype=x_dtype)
+        completed("linear_int8")(operator)(rows, *before, value, *after)
     except (TypeError, ValueError):
         return None
     if parts not in packed:

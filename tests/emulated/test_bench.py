@@ -12,7 +12,7 @@ from aclpkg.base.paths import ROOT
 from aclpkg.inputs import emulator
 from aclpkg.measure import bench
 
-from ..conftest import TORCHES, counted
+from ..conftest import TORCH, TORCHES, counted
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 Installed = Callable[[str, str], Path]
@@ -43,7 +43,7 @@ def test_broken_promise_is_said(installed: Installed, run_in: Run, tmp_path: Pat
         "from acl_qlinear.bench.__main__ import main; sys.exit(main())"
     )
     options = ["--promised", "--kind", "u8 tensor", "--largest-m", "1", "--counters", tmp_path / "counts"]
-    home = installed("neoverse_v1", TORCHES[-1])
+    home = installed("neoverse_v1", TORCH)
     done = run_in(home, ["python", "-c", program, *options], bench.CPU, tmp_path / "counts")
     assert done.returncode == 1
     assert "not as promised: 1×64×64 u8 tensor: of PyTorch: 0.1" in done.stderr and "at most 0.01" in done.stderr
@@ -51,7 +51,7 @@ def test_broken_promise_is_said(installed: Installed, run_in: Run, tmp_path: Pat
 
 @counted
 def test_time_under_emulation_is_refused(installed: Installed, run_in: Run) -> None:
-    done = run_in(installed("neoverse_v1", TORCHES[-1]), ["python", "-m", "acl_qlinear.bench"], bench.CPU)
+    done = run_in(installed("neoverse_v1", TORCH), ["python", "-m", "acl_qlinear.bench"], bench.CPU)
     assert done.returncode == 1 and "time under emulation says nothing" in done.stderr
 
 
@@ -74,7 +74,7 @@ def test_bad_options_are_refused_before_measuring(installed: Installed, run_in: 
         "    except SystemExit as status:\n"
         "        print('status', status)\n"
     )
-    home = installed("armv8_2a", TORCHES[-1])
+    home = installed("armv8_2a", TORCH)
     done = run_in(home, ["python", "-c", program], emulator.CPUS["armv8_2a"][0])
     assert done.stdout.split() == ["status", "2"] * (len(BAD_OPTIONS) + 1)
     for message in (*BAD_OPTIONS, "--png needs matplotlib: conda install matplotlib-base"):
@@ -89,7 +89,7 @@ def test_clock(installed: Installed, run_in: Run, tmp_path: Path) -> None:
     )
     file = tmp_path / "report.json"
     options = ["--shape", "1x64x64", "--kind", "u8 tensor", "--kind", "dynamic channel", "--json", file]
-    home = installed("armv8_2a", TORCHES[-1])
+    home = installed("armv8_2a", TORCH)
     done = run_in(home, ["python", "-c", program, *options], emulator.CPUS["armv8_2a"][0])
     assert done.returncode == 0, done.stderr[-2000:]
     assert "µs per call" in done.stdout and "floor" not in done.stdout

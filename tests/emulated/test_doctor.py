@@ -16,7 +16,7 @@ from aclpkg.base.pins import SITE_PACKAGES
 from aclpkg.base.processes import run
 from aclpkg.inputs import emulator
 
-from ..conftest import ACL_VERSION, TORCHES
+from ..conftest import ACL_VERSION, TORCH
 from ..emulation import write_python
 
 Installed = Callable[[str, str], Path]
@@ -54,10 +54,10 @@ def doctor(
 
 
 def test_all_is_well(installed: Installed, tmp_path: Path) -> None:
-    home = installed("armv8_2a", TORCHES[-1])
+    home = installed("armv8_2a", TORCH)
     assert os.access(home / "bin/acl-qlinear", os.X_OK)
     status, causes, printed = doctor(home, tmp_path, "neoverse-v1", OMP_NUM_THREADS="1")
-    first = f"acl-qlinear 0.2.0 (built for armv8.2-a, ACL {ACL_VERSION}, PyTorch {TORCHES[-1]})"
+    first = f"acl-qlinear 0.2.0 (built for armv8.2-a, ACL {ACL_VERSION}, PyTorch {TORCH})"
     assert status == 0 and printed.startswith(first)
     assert list(causes) == ["microarchitecture", "PyTorch", "glibc", "import", "OpenMP", "speed"]
     assert all(text.startswith("ok: ") for text in causes.values()), causes
@@ -68,7 +68,7 @@ def test_all_is_well(installed: Installed, tmp_path: Path) -> None:
 
 @pytest.mark.skipif(emulator.NATIVE, reason="needs an emulated CPU that lacks instructions")
 def test_wrong_microarchitecture(installed: Installed, tmp_path: Path) -> None:
-    status, causes, printed = doctor(installed("neoverse_v1", TORCHES[-1]), tmp_path, "neoverse-n1")
+    status, causes, printed = doctor(installed("neoverse_v1", TORCH), tmp_path, "neoverse-n1")
     assert status == 1 and '→ conda install "acl-qlinear=*=*armv8_2a*"' in printed
     assert causes["microarchitecture"].startswith("problem: built for neoverse-v1, and this CPU lacks jscvt")
     assert causes["import"].startswith("problem: this acl_qlinear was built for neoverse-v1, and this CPU lacks")
@@ -77,7 +77,7 @@ def test_wrong_microarchitecture(installed: Installed, tmp_path: Path) -> None:
 
 def test_everything_else_that_can_be_wrong(installed: Installed, tmp_path: Path) -> None:
     """Another PyTorch, packages for a newer glibc, a second OpenMP runtime, more threads than CPUs."""
-    home = installed("armv8_2a", TORCHES[-1])
+    home = installed("armv8_2a", TORCH)
     other = tmp_path / "path/torch-2.5.1.dist-info"
     other.mkdir(parents=True)
     (other / "METADATA").write_text("Metadata-Version: 2.1\nName: torch\nVersion: 2.5.1\n")
@@ -109,13 +109,13 @@ def test_everything_else_that_can_be_wrong(installed: Installed, tmp_path: Path)
 
 @pytest.mark.parametrize(("arguments", "status"), [(["--help"], 0), (["cure"], 2)])
 def test_usage(installed: Installed, tmp_path: Path, arguments: list[str], status: int) -> None:
-    code, _, printed = doctor(installed("armv8_2a", TORCHES[-1]), tmp_path, "neoverse-n1", *arguments)
+    code, _, printed = doctor(installed("armv8_2a", TORCH), tmp_path, "neoverse-n1", *arguments)
     assert code == status and "Usage: acl-qlinear doctor" in printed
 
 
 @pytest.mark.parametrize("variables", PYTHONS.values(), ids=PYTHONS)
 def test_doctor_however_python_runs(installed: Installed, tmp_path: Path, variables: dict[str, str]) -> None:
-    home = installed("armv8_2a", TORCHES[-1])
+    home = installed("armv8_2a", TORCH)
     status, causes, printed = doctor(home, tmp_path, "neoverse-v1", OMP_NUM_THREADS="512", **variables)
     assert status == 1 and len(causes) == 6 and causes["speed"].startswith("problem: 512 thread(s) on ")
     arrow = "→" if "PYTHONOPTIMIZE" in variables else "->"
@@ -141,7 +141,7 @@ def test_bench_however_python_runs(
         (["--merge", str(report)], ["512×768×768", "–", "µs"]),
     ):
         program = ["python", "-m", "acl_qlinear.bench", *options]
-        done = run_in(installed("armv8_2a", TORCHES[-1]), program, emulator.CPUS["armv8_2a"][0], **variables)
+        done = run_in(installed("armv8_2a", TORCH), program, emulator.CPUS["armv8_2a"][0], **variables)
         print(done.stdout, done.stderr)
         assert done.returncode == 0
         for text in expected:
@@ -228,7 +228,7 @@ def on_one_cpu() -> Iterator[Words]:
 def test_quota_of_a_real_cgroup(installed: Installed, tmp_path: Path, on_one_cpu: Words) -> None:
     program = f"import runpy; print(runpy.run_path({str(CPU_FILE)!r})['usable_cpus']())"
     assert run([*on_one_cpu, sys.executable, "-c", program]) == "1\n"
-    home = installed("armv8_2a", TORCHES[-1])
+    home = installed("armv8_2a", TORCH)
     _, causes, printed = doctor(home, tmp_path, "neoverse-v1", before=on_one_cpu, OMP_NUM_THREADS="512")
     assert causes["speed"].startswith("problem: 512 thread(s) on 1 CPU(s), by OMP_NUM_THREADS=512")
     allowed = len(os.sched_getaffinity(0))

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from aclpkg.inputs import emulator
 
-from ..conftest import TORCHES
+from ..conftest import PREFIXES, TORCH, TORCHES
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 Installed = Callable[[str, str], Path]
@@ -19,7 +19,7 @@ Installed = Callable[[str, str], Path]
 
 @pytest.mark.skipif(emulator.NATIVE, reason="needs an emulated CPU that lacks instructions")
 def test_cpu_that_lacks_instructions(installed: Installed, run_in: Run) -> None:
-    done = run_in(installed("neoverse_v1", TORCHES[-1]), ["python", "-c", "import acl_qlinear"], "neoverse-n1")
+    done = run_in(installed("neoverse_v1", TORCH), ["python", "-c", "import acl_qlinear"], "neoverse-n1")
     assert done.returncode == 1
     last = done.stderr.splitlines()[-1]
     assert last.startswith("ImportError: this acl_qlinear was built for neoverse-v1, and this CPU lacks")
@@ -30,22 +30,22 @@ def test_cpu_that_lacks_instructions(installed: Installed, run_in: Run) -> None:
 def test_armv8_2a_on_another_cpu(installed: Installed, run_in: Run) -> None:
     """An A64FX: 512-bit SVE, no i8mm, so other kernels."""
     program = ["python", "-m", "acl_qlinear.bench", "--check"]
-    done = run_in(installed("armv8_2a", TORCHES[-1]), program, "a64fx")
+    done = run_in(installed("armv8_2a", TORCH), program, "a64fx")
     assert done.returncode == 0 and "results are right" in done.stdout, done.stdout + done.stderr
 
 
 def test_wrong_pytorch(installed: Installed, run_in: Run) -> None:
     program = "import torch; torch.__version__ = '2.5.1'; import acl_qlinear"
-    done = run_in(installed("armv8_2a", TORCHES[-1]), ["python", "-c", program], emulator.CPUS["armv8_2a"][0])
+    done = run_in(installed("armv8_2a", TORCH), ["python", "-c", program], emulator.CPUS["armv8_2a"][0])
     assert done.returncode == 1
     last = done.stderr.splitlines()[-1]
-    assert f"built for PyTorch {TORCHES[-1]}, and PyTorch 2.5.1 is installed" in last
+    assert f"built for PyTorch {TORCH}, and PyTorch 2.5.1 is installed" in last
 
 
 def test_missing_acl(installed: Installed, run_in: Run, tmp_path: Path) -> None:
     # A copy, since other tests use the prefix at the same time.
     home = tmp_path / "prefix"
-    shutil.copytree(installed("armv8_2a", TORCHES[-1]), home, symlinks=True, copy_function=os.link)
+    shutil.copytree(installed("armv8_2a", TORCH), home, symlinks=True, copy_function=os.link)
     (soname,) = (link for link in (home / "lib").glob("libarm_compute.so.*") if link.is_symlink())
     soname.unlink()
     done = run_in(home, ["python", "-c", "import acl_qlinear"], emulator.CPUS["armv8_2a"][0])
@@ -74,20 +74,20 @@ else:
 """
 
 
-@pytest.mark.parametrize("torch", TORCHES)
-def test_fork_before_the_first_call(installed: Installed, run_in: Run, torch: str) -> None:
+@pytest.mark.parametrize(("torch", "microarchitecture"), {torch: name for name, torch in PREFIXES}.items())
+def test_fork_before_the_first_call(installed: Installed, run_in: Run, torch: str, microarchitecture: str) -> None:
     """The library learns of a fork from when it is loaded on, not from its first call on."""
-    done = run_in(installed("neoverse_v1", torch), ["python", "-c", FORK], emulator.CPUS["neoverse_v1"][0])
+    done = run_in(installed(microarchitecture, torch), ["python", "-c", FORK], emulator.CPUS[microarchitecture][0])
     assert done.stdout == "child ended with 0\n", done.stdout + done.stderr
 
 
 BOTH_LIBRARIES = """
 import ctypes, glob, importlib.util, sys
-torch_libs = importlib.util.find_spec("torch").submodule_search_locations[0] + ".libs/"
+torch_home = importlib.util.find_spec("torch").submodule_search_locations[0]
 import torch
 if "global" in sys.argv:
     # The worst case: each in everybody's scope, the wheel's first.
-    theirs, = glob.glob(torch_libs + "libarm_compute-*.so")
+    theirs, = glob.glob(torch_home + ".libs/libarm_compute-*.so") or glob.glob(torch_home + "/lib/libarm_compute.so")
     ctypes.CDLL(theirs, mode=ctypes.RTLD_GLOBAL)
     ctypes.CDLL(sys.prefix + "/lib/libarm_compute.so", mode=ctypes.RTLD_GLOBAL)
 else:
@@ -107,7 +107,7 @@ def test_two_arm_compute_libraries_do_not_see_each_other(
     installed: Installed, run_in: Run, tmp_path: Path, how: str
 ) -> None:
     """What the loader binds ACL's symbols to, for every one of them, as LD_DEBUG reports it."""
-    home = installed("neoverse_v1", TORCHES[-1])
+    home = installed("neoverse_v1", TORCH)
     done = run_in(
         home,
         ["python", "-c", BOTH_LIBRARIES, how],
@@ -134,9 +134,11 @@ def test_two_arm_compute_libraries_do_not_see_each_other(
         assert len(runtimes) == 1 and "libgomp" in runtimes[0], f"OpenMP runtimes in the process: {runtimes}"
 
 
-def test_foreign_arm_compute_in_everybodys_scope_is_refused(installed: Installed, run_in: Run) -> None:
+@pytest.mark.parametrize("torch", [TORCH, TORCHES[-1]])
+def test_foreign_arm_compute_in_everybodys_scope_is_refused(installed: Installed, run_in: Run, torch: str) -> None:
+    """From PyTorch 2.10 on, its library has the same name as ours."""
     program = BOTH_LIBRARIES.split("    ctypes.CDLL(sys.prefix")[0] + "    import acl_qlinear\n"
-    home = installed("neoverse_v1", TORCHES[-1])
+    home = installed("neoverse_v1", torch)
     done = run_in(home, ["python", "-c", program, "global"], emulator.CPUS["neoverse_v1"][0])
     last = done.stderr.splitlines()[-1]
     assert done.returncode == 1 and last.startswith("ImportError: acl_qlinear would use "), last

@@ -13,7 +13,7 @@ from aclpkg.base.paths import ROOT
 from aclpkg.base.pins import rows
 from aclpkg.inputs import emulator
 
-from ..conftest import MICROARCHITECTURES, TORCHES
+from ..conftest import MICROARCHITECTURES, PREFIXES, TORCH, TORCHES
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 Installed = Callable[[str, str], Path]
@@ -30,9 +30,9 @@ def exchange(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def run_tests(installed: Installed, run_in: Run, exchange: Path) -> Callable[..., str]:
-    """run_tests(microarchitecture, PyTorch, oneDNN, option…): runs the tests inside a prefix; what pytest printed."""
+    """run_tests(microarchitecture, PyTorch, option…): runs the tests inside a prefix; what pytest printed."""
 
-    def run(microarchitecture: str, torch: str, onednn: str, *options: str, files: list[str] | None = None) -> str:
+    def run(microarchitecture: str, torch: str, *options: str, files: list[str] | None = None) -> str:
         # Without the settings and the conftest.py of the tests around it.
         tests = ROOT / "tests/emulated/inside"
         apart = ["-c", "/dev/null", f"--rootdir={tests}", f"--confcutdir={tests}", "-p", "no:cacheprovider"]
@@ -41,10 +41,10 @@ def run_tests(installed: Installed, run_in: Run, exchange: Path) -> Callable[...
             installed(microarchitecture, torch),
             [*program, *options, *([tests / file for file in files] if files else [tests])],
             emulator.CPUS[microarchitecture][0],
-            ONEDNN_PIN=onednn,
+            ONEDNN_PIN=ONEDNN[torch],
             EXCHANGE=str(exchange),
             EXCHANGE_AS=f"{microarchitecture}-{torch}.pt",
-            TORCHAO="1" if torch == TORCHES[-1] else "",
+            TORCHAO="1" if torch == TORCH else "",
             **{name: value for name, value in os.environ.items() if name.startswith("FUZZ_")},
         )
         print(done.stdout[-4000:], done.stderr[-2000:])
@@ -55,24 +55,36 @@ def run_tests(installed: Installed, run_in: Run, exchange: Path) -> Callable[...
     return run
 
 
-PREFIXES = [(m, *row) for row in rows("pytorch", "onednn") for m in MICROARCHITECTURES]
-# Each microarchitecture and each PyTorch has all tests once. Elsewhere run those of what depends on both:
-# numbers, saved models, processes. --all runs all everywhere.
-DIAGONAL = {
-    (MICROARCHITECTURES[number % len(MICROARCHITECTURES)], torch) for number, torch in enumerate(reversed(TORCHES), 1)
-}
+ONEDNN = dict(rows("pytorch", "onednn"))
+OLDEST, NEWEST = TORCHES[0], TORCHES[-1]
+# All tests, once for each way of building and for the oldest PyTorch. Where only the microarchitecture differs,
+# those of numbers, saved models and processes; elsewhere a test for each part. --all runs all.
+WHOLE = {(MICROARCHITECTURES[-1], TORCH), (MICROARCHITECTURES[0], OLDEST), (MICROARCHITECTURES[-1], NEWEST)}
 OF_BOTH = ["test_operators.py", "test_models.py", "test_fuzz.py", "test_processes.py"]
+OF_EACH = [
+    "test_operators.py",
+    "test_models.py",
+    "test_processes.py",
+    "test_pt2e.py",
+    "test_quantize.py::test_quantize",
+]
 
 
-@pytest.mark.parametrize(
-    ("microarchitecture", "torch", "onednn"), PREFIXES, ids=[f"{row[0]}-{row[1]}" for row in PREFIXES]
-)
+def files_for(microarchitecture: str, torch: str) -> list[str] | None:
+    """What of the tests inside runs in a prefix; None for all."""
+    if (microarchitecture, torch) in WHOLE:
+        return None
+    return OF_BOTH if torch == TORCH else OF_EACH
+
+
+@pytest.mark.parametrize(("microarchitecture", "torch"), PREFIXES, ids=["-".join(row) for row in PREFIXES])
 def test_inside_prefix(
-    run_tests: Callable[..., str], pytestconfig: pytest.Config, microarchitecture: str, torch: str, onednn: str
+    run_tests: Callable[..., str], pytestconfig: pytest.Config, microarchitecture: str, torch: str
 ) -> None:
     chosen = shlex.split(pytestconfig.getoption("inside"))
-    everything = chosen or pytestconfig.getoption("--all") or (microarchitecture, torch) in DIAGONAL
-    printed = run_tests(microarchitecture, torch, onednn, *chosen, files=None if everything else OF_BOTH)
+    everything = chosen or pytestconfig.getoption("--all")
+    files = None if everything else files_for(microarchitecture, torch)
+    printed = run_tests(microarchitecture, torch, *chosen, files=files)
     if not chosen:
         EXAMPLES[microarchitecture, torch] = re.findall("examples (.*)", printed)[0]
         DIGESTS[microarchitecture, torch] = re.findall("digest (.*)", printed)[0]
@@ -85,7 +97,7 @@ def test_first_prefix_loads_what_all_saved(run_tests: Callable[..., str]) -> Non
 
 
 def test_same_bits_on_every_cpu_and_pytorch() -> None:
-    assert len(DIGESTS) == len(MICROARCHITECTURES) * len(TORCHES), "run with test_inside_prefix"
+    assert len(DIGESTS) == len(PREFIXES), "run with test_inside_prefix"
     assert len(set(DIGESTS.values())) == 1, DIGESTS
     # Each prefix's tests were started from another folder.
     assert len(set(EXAMPLES.values())) == 1, EXAMPLES

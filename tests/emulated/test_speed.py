@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 from aclpkg.base.paths import ROOT
-from aclpkg.base.pins import VARIANTS
+from aclpkg.base.pins import rows
 from aclpkg.inputs import emulator
 from aclpkg.measure import bench, hotspots
 
-from ..conftest import ACL_VERSION, MICROARCHITECTURES, TORCHES, counted
+from ..conftest import ACL_VERSION, MICROARCHITECTURES, TORCH, counted
 
 # What a case may grow by before it is a regression.
 GROWTH = 1.03
@@ -27,7 +27,7 @@ def measured(installed: Installed) -> Callable[[str, str], bench.Report]:
 
     def measure(microarchitecture: str, preset: str) -> bench.Report:
         if (microarchitecture, preset) not in reports:
-            home = installed(microarchitecture, TORCHES[-1])
+            home = installed(microarchitecture, TORCH)
             report, printed = bench.measure_preset(home, microarchitecture, preset)
             print(printed)
             kept = bench.speed_limits(home, report)
@@ -68,7 +68,7 @@ def test_no_case_has_grown(
         # One process in many has Python spend 1,400 instructions more on each call: what has grown is so in another.
         names = [case.split(" ", 1) for case in grown]
         options = [word for shape, kind in names for word in ("--shape", shape, "--kind", kind)]
-        report, _ = bench.run_bench(installed(microarchitecture, TORCHES[-1]), bench.CPU, *options)
+        report, _ = bench.run_bench(installed(microarchitecture, TORCH), bench.CPU, *options)
         grown = {case: text for case, text in grown_cases(kept, report).items() if case in grown}
     assert not grown, "where it is meant to be so: ci/bench.sh --preset smoke --update-baseline"
     # The alarm itself, at 3 %.
@@ -86,8 +86,8 @@ def test_other_promises(measured: Callable[[str, str], bench.Report], preset: st
 def test_report_says_what_was_measured(measured: Callable[[str, str], bench.Report]) -> None:
     report = measured("armv8_2a", "smoke")
     versions = report["versions"]
-    assert versions["acl"] == ACL_VERSION and versions["onednn"] == VARIANTS["onednn"][-1]
-    assert versions["microarchitecture"] == "armv8.2-a" and versions["torch"].startswith(f"{TORCHES[-1]}.")
+    assert versions["acl"] == ACL_VERSION and versions["onednn"] == dict(rows("pytorch", "onednn"))[TORCH]
+    assert versions["microarchitecture"] == "armv8.2-a" and versions["torch"].startswith(f"{TORCH}.")
     assert all(versions[name] for name in ("acl_qlinear", "python", "numpy", "libc", "kernel"))
     assert report["preset"] == "smoke" and report["threads"] == 1 and report["warm_up_calls"] >= 1
     assert report["command"][1:3] and report["measure"] == ("seconds" if emulator.NATIVE else "modelled V1 cycles")
@@ -107,7 +107,7 @@ def test_compare(
     files[1].write_text(json.dumps({**report, "cases": [doubled, *report["cases"][1:]]}))
     files[2].write_text(json.dumps({**report, "threads": 2}))
     program = ["python", "-m", "acl_qlinear.bench", "--compare"]
-    home, cpu = installed("armv8_2a", TORCHES[-1]), emulator.CPUS["armv8_2a"][0]
+    home, cpu = installed("armv8_2a", TORCH), emulator.CPUS["armv8_2a"][0]
     done = run_in(home, [*program, *files[:2]], cpu)
     rows = [line.split() for line in done.stdout.splitlines() if "×" in line][1:]
     assert [row[-1] for row in rows] == ["2.000"] + ["1.000"] * (len(report["cases"]) - 1)
@@ -118,7 +118,7 @@ def test_compare(
 @counted
 def test_profile_adds_up(installed: Installed, measured: Callable[[str, str], bench.Report]) -> None:
     """Functions' costs sum up to the call's, and ACL's kernel has most of it."""
-    home = installed("neoverse_v1", TORCHES[-1])
+    home = installed("neoverse_v1", TORCH)
     costs = hotspots.count_by_function(home, bench.CPU, "8x768x768", "u8 channel", "acl")
     cases = measured("neoverse_v1", "smoke")["cases"]
     whole = next(c["acl"] for c in cases if c["shape"] == [8, 768, 768] and c["kind"] == "u8 channel")
@@ -134,7 +134,7 @@ def test_example(installed: Installed, run_in: Run, tmp_path: Path) -> None:
     counts = None if emulator.NATIVE else tmp_path / "counts"
     options += ["--counters", counts] if counts else []
     program = ["python", ROOT / "examples/bert.py", *options]
-    done = run_in(installed(bench.measured_here()[-1], TORCHES[-1]), program, bench.CPU, counts)
+    done = run_in(installed(bench.measured_here()[-1], TORCH), program, bench.CPU, counts)
     print(done.stdout, done.stderr[-2000:])
     assert done.returncode == 0
     results = json.loads((tmp_path / "results.json").read_text())

@@ -12,7 +12,7 @@ from aclpkg.base import archives
 from aclpkg.base.messages import CiError
 from aclpkg.base.paths import ROOT
 from aclpkg.base.pins import SITE_PACKAGES, VARIANTS, rows
-from aclpkg.build import symbol_floors
+from aclpkg.build import dist, symbol_floors
 
 from ..conftest import MICROARCHITECTURES
 
@@ -42,6 +42,16 @@ def test_names_and_links(home: Path, binutils: Path) -> None:
     for text in (acl, extension):
         assert not re.search("NEEDED.*(libpython|libtorch_python|libgomp|libomp)", text)
         assert "BIND_NOW" in text
+
+
+@pytest.mark.parametrize("microarchitecture", MICROARCHITECTURES)
+def test_stable_build_uses_no_class_of_pytorch(microarchitecture: str, binutils: Path, tmp_path: Path) -> None:
+    (package,) = dist.CHANNEL.glob(f"*/acl-qlinear-*-ptstable_{microarchitecture}_*.conda")
+    archives.unpack_package(package, tmp_path)
+    table = tool(binutils, "readelf", "--dyn-syms", "-W", tmp_path / "site-packages/acl_qlinear/_C.so")
+    used = re.findall(r" UND (\S+)", table)
+    assert {"torch_library_impl", "aoti_torch_get_sizes", "torch_parallel_for"} <= set(used)
+    assert not [name for name in used if re.match(r"_ZN?[KV]*(S._)?(2at|3c10|5torch|6caffe2)", name)]
 
 
 def test_floors_are_what_the_symbols_need(home: Path, binutils: Path) -> None:

@@ -13,7 +13,7 @@ from aclpkg.inputs import bootstrap, locked_environments
 from aclpkg.release import environment_locks
 from rattler import LockFile
 
-from ..conftest import TORCHES
+from ..conftest import TORCH, TORCHES
 
 FILES = sorted(locked_environments.ENVIRONMENTS.glob("*"))
 
@@ -38,7 +38,7 @@ def test_locks_are_current(tmp_path: Path) -> None:
 
 def test_locked_environment_can_be_used(tmp_path: Path) -> None:
     """Every address leads to a file with its hash; acl-qlinear goes on top of them and changes none."""
-    name = f"use-pytorch{TORCHES[-1]}"
+    name = f"use-pytorch{TORCH}"
     text = (locked_environments.ENVIRONMENTS / f"{name}.txt").read_text()
     entries = [line.split("#sha256:") for line in text.splitlines() if "#sha256:" in line]
     assert len(entries) > 10

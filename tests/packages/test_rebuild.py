@@ -35,8 +35,7 @@ def packages() -> list[Path]:
 
 def ours() -> list[Path]:
     """One build of each package for each microarchitecture."""
-    newest = f"pt{VARIANTS['pytorch'][-1].replace('.', '')}"
-    return [p for p in packages() if p.name.startswith("arm-") or newest in p.name]
+    return [p for p in packages() if p.name.startswith("arm-") or "-ptstable_" in p.name]
 
 
 def rebuild(package: Path, *options: str, umask: int = 0o077) -> subprocess.CompletedProcess[str]:

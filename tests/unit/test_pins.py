@@ -9,7 +9,7 @@ import pytest
 import tomllib
 import yaml
 from aclpkg.base.paths import ROOT
-from aclpkg.base.pins import MICROARCHITECTURES, PYTHON, VARIANTS, Microarchitecture, chosen
+from aclpkg.base.pins import MICROARCHITECTURES, PYTHON, TORCH, VARIANTS, Microarchitecture, chosen
 from aclpkg.inputs.bootstrap import BOOTSTRAP
 
 REQUIRED_FEATURES = runpy.run_path(str(ROOT / "src/acl_qlinear/_cpu.py"))["REQUIRED_FEATURES"]
@@ -60,7 +60,7 @@ def test_environment_files_have_the_pinned_versions() -> None:
             for spec in yaml.safe_load(text)["dependencies"]
         )
         if name == "use":
-            assert dependencies["pytorch"] == f"{VARIANTS['pytorch'][-1]}.*"
+            assert dependencies["pytorch"] == f"{TORCH}.*"
             assert "acl-qlinear" in dependencies
         else:
             assert dependencies["python"] == f"{PYTHON}.*"

@@ -17,8 +17,6 @@ DEBIAN_VARIANTS: dict[str, list] = yaml.safe_load((ROOT / "recipe/debian.yaml").
 VARIANTS = PUBLIC_VARIANTS | (DEBIAN_VARIANTS if shutil.which("apt-get") else {})
 # The time that packages carry, whenever they are built, in seconds.
 EPOCH = int(datetime.fromisoformat(VARIANTS["source_date"][0]).replace(tzinfo=UTC).timestamp())
-# What the tables compare with, the newest pinned PyTorch, and on what kinds of layers.
-TORCH = VARIANTS["pytorch"][-1]
 # The Python of the environments that are made here, and where its packages are in them.
 PYTHON: str = VARIANTS["environment_python"][0]
 SITE_PACKAGES = f"lib/python{PYTHON}/site-packages"
@@ -27,6 +25,10 @@ SITE_PACKAGES = f"lib/python{PYTHON}/site-packages"
 def rows(*keys: str) -> list[tuple[Any, ...]]:
     """The values of zipped keys, row by row: rows("pytorch", "onednn")."""
     return list(zip(*(VARIANTS[key] for key in keys), strict=True))
+
+
+# What the tables compare with: the newest PyTorch that there is a build for alone.
+TORCH = [minor for minor, abi in rows("pytorch", "pytorch_abi") if abi == "aten"][-1]
 
 
 def chosen(**wanted: str) -> dict[str, list]:

@@ -26,14 +26,14 @@ from ..base import environment, files
 from ..base.files import holding_lock
 from ..base.messages import CiError, log
 from ..base.paths import ROOT
-from ..base.pins import MICROARCHITECTURES, VARIANTS
+from ..base.pins import MICROARCHITECTURES, TORCH
 from ..build import bytecode
 
 TEMPLATES = ROOT / "env/modules"
 MODULES = ("acl-qlinear", "arm-compute-library")
 GENERATIONS = ".modulefiles"
-# What else is in acl-qlinear's prefix; matplotlib is for the benchmark's pictures.
-EXTRA = ("numpy", "matplotlib-base")
+# What else is in acl-qlinear's prefix: the PyTorch that is measured, and matplotlib for the benchmark's pictures.
+EXTRA = (f"pytorch {TORCH}.*", "numpy", "matplotlib-base")
 KINDS = {"lmod": ".lua", "tcl": ""}
 
 
@@ -80,21 +80,20 @@ def deploy(root: Path, channels: list[str], version: str | None) -> dict[str, st
     version: acl-qlinear's, or None for the newest. Raises CiError, and leaves users' view
     as it was, when a channel has no such version or the disk is full.
     """
-    torch = f"pytorch {VARIANTS['pytorch'][-1]}.*"
     ours = f"acl-qlinear =={version}" if version else "acl-qlinear"
     deployed = {}
     with holding_lock(root / ".lock"):
         for microarchitecture in microarchitectures():
             cpu = MICROARCHITECTURES[microarchitecture].archspec_cpu
             try:
-                stack = environment.resolve(channels, [ours, torch, *EXTRA], cpu)
+                stack = environment.resolve(channels, [ours, *EXTRA], cpu)
             except Exception as error:  # rattler's errors have no type in common
                 raise CiError(f"{ours} cannot be installed for {microarchitecture} from {channels}: {error}") from error
             records = {record.name.normalized: record for record in stack}
             acl = records["arm-compute-library"]
             deployed = {name: str(records[name].version) for name in MODULES}
             specs = {
-                "acl-qlinear": [f"acl-qlinear =={deployed['acl-qlinear']}", torch, *EXTRA],
+                "acl-qlinear": [f"acl-qlinear =={deployed['acl-qlinear']}", *EXTRA],
                 "arm-compute-library": [f"arm-compute-library =={acl.version} {acl.build}"],
             }
             for name in MODULES:

@@ -12,7 +12,7 @@ from string import Template
 import yaml
 
 from ..base.paths import ROOT
-from ..base.pins import MICROARCHITECTURES, PUBLIC_VARIANTS, VARIANTS, Microarchitecture
+from ..base.pins import MICROARCHITECTURES, PUBLIC_VARIANTS, VARIANTS, Microarchitecture, rows
 from ..inputs.bootstrap import TORCH_VERSIONS
 
 REPOSITORY = """\
@@ -68,7 +68,9 @@ def descriptions() -> dict[str, str]:
         "operators": _quoted(VARIANTS["operators"]),
         "everybody": everybody.variant,
         "builds": "\n".join(map(_spack_build, others)),
-        "torch": ",".join(f"{minor}.0:{minor}" for minor in VARIANTS["pytorch"]),
+        "torch": ",".join(
+            f"{minor}.0:{'' if abi == 'stable' else minor}" for minor, abi in rows("pytorch", "pytorch_abi")
+        ),
     }
     found = {f"{SPACK_REPOSITORY}/repo.yaml": REPOSITORY}
     for name in ("arm_compute_library", "py_acl_qlinear"):
@@ -80,8 +82,8 @@ def descriptions() -> dict[str, str]:
         found[f"easybuild/arm-compute-library-{known['version']}-GCCcore-13.3.0{suffix}.eb"] = _fill(
             "easybuild/arm-compute-library.eb.in", own
         )
-        for minor in VARIANTS["pytorch"]:
-            torch = TORCH_VERSIONS[minor]
+        # EasyBuild's toolchain of that year has no PyTorch for the stable ABI.
+        for torch in [TORCH_VERSIONS[minor] for minor, abi in rows("pytorch", "pytorch_abi") if abi == "aten"]:
             name = f"acl-qlinear-{known['own_version']}-foss-2024a-PyTorch-{torch}{suffix}.eb"
             found[f"easybuild/{name}"] = _fill("easybuild/acl-qlinear.eb.in", {**own, "torch": torch})
     return found

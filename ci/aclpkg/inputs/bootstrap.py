@@ -279,6 +279,8 @@ def _wheel_package(target: Path, work: Path, wheel: dict) -> None:
     with zipfile.ZipFile(path) as archive:
         archive.extractall(site_packages)
     _executables(wheel["name"], files, site_packages)
+    if wheel["name"] == "pytorch" and not (site_packages / "torch.libs").is_dir():
+        _link_cpp_runtime(site_packages / "torch/lib", files / "lib")
     subdir = "noarch" if arch == "any" else SUBDIR[arch]
     depends = [f"python {PYTHON}.*" if subdir != "noarch" else "python", *wheel.get("depends", [])]
     _assemble(target, files, wheel["name"], wheel["version"], subdir, depends)
@@ -301,6 +303,12 @@ def _executables(name: str, files: Path, site_packages: Path) -> None:
     for program in bin_.glob("*"):
         if not program.is_symlink():
             program.chmod(0o755)
+
+
+def _link_cpp_runtime(libraries: Path, lib: Path) -> None:
+    """Puts the prefix's C++ runtime beside libraries with a RUNPATH, for which a program's RPATH does not count."""
+    for name in ("libstdc++.so.6", "libgcc_s.so.1"):
+        (libraries / name).symlink_to(os.path.relpath(lib / name, libraries))
 
 
 def _download_wheel(wheel: dict, arch: str) -> Path:

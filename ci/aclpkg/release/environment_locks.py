@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from rattler import LockChannel, LockFile, LockPlatform, PackageRecord, RepoDataRecord
 
 from ..base import environment
-from ..base.pins import PYTHON, VARIANTS
+from ..base.pins import PYTHON, TORCH, VARIANTS
 from ..build import dist, normalize, recipes
 from ..inputs import locked_environments
 from ..inputs.bootstrap import BUILD_ARCH, SUBDIR
@@ -116,7 +116,7 @@ def _pixi_manifest(found: dict[str, tuple[str, list[RepoDataRecord]]], channels:
     lines = [
         "# Written by ci/lock.sh. From the checkout's folder:",
         "#   pixi install --frozen --manifest-path env/lock/pixi.toml --environment use-pytorch"
-        + VARIANTS["pytorch"][-1].replace(".", "-"),
+        + TORCH.replace(".", "-"),
         "[workspace]",
         'name = "acl-qlinear"',
         f"channels = {json.dumps(channels)}",

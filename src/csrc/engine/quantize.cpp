@@ -3,6 +3,8 @@
 
 #include <arm_neon.h>
 
+#include <algorithm>
+#include <cmath>
 #include <cstring>
 
 #include "engine/bf16.h"
@@ -93,6 +95,34 @@ Range range_of(DType type, const void* x, size_t count) {
     }
     return type == DType::f32 ? range_of_all(static_cast<const float*>(x), count)
                               : range_of_all(static_cast<const uint16_t*>(x), count);
+}
+
+Quantization choose_quantization(const Range& range, bool reduce_range) {
+    // Smaller ones are not normal numbers in fp16.
+    constexpr float smallest_scale = 6.1e-5F;
+    const int highest = reduce_range ? 127 : 255;
+    float low = std::min(range.lowest, 0.0F), high = std::max(range.highest, 0.0F);
+    double scale = (static_cast<double>(high) - low) / highest;
+    if (static_cast<float>(scale) == 0.0F || std::isinf(1.0F / static_cast<float>(scale))) {
+        scale = 0.1;
+    }
+    if (scale < smallest_scale) {
+        const float amplifier = smallest_scale / static_cast<float>(scale);
+        if (low == 0.0F) {
+            high = smallest_scale * static_cast<float>(highest);
+        } else if (high == 0.0F) {
+            low = -smallest_scale * static_cast<float>(highest);
+        } else {
+            low *= amplifier;
+            high *= amplifier;
+        }
+        scale = smallest_scale;
+    }
+    // From the end of the range whose terms are smaller, and so their rounding errors.
+    const double from_low = -low / scale, from_high = highest - high / scale;
+    const bool low_is_nearer = -std::abs(low / scale) < highest - std::abs(high / scale);
+    const double zero_point = low_is_nearer ? from_low : from_high;
+    return {scale, static_cast<int32_t>(std::nearbyint(std::clamp(zero_point, 0.0, static_cast<double>(highest))))};
 }
 
 } // namespace acl_qlinear

@@ -21,4 +21,9 @@ struct Range {
 // The range of `count` fp32 or bf16 values; {0, 0} when there are none.
 Range range_of(DType type, const void* x, size_t count);
 
+// The quantization of u8 values, or of 7 bits of them, that covers a range and has a zero point for 0. `range`:
+// without NaN. As PyTorch's quantize_utils (ATen/native/quantized/cpu/QuantUtils.h, ChooseQuantizationParams),
+// bit for bit, for which the types of the intermediate values matter.
+Quantization choose_quantization(const Range& range, bool reduce_range);
+
 } // namespace acl_qlinear

@@ -2,12 +2,6 @@
 // Calls of layers.
 #include "engine/linear.h"
 
-#include <ATen/ATen.h>
-#include <ATen/MemoryOverlap.h>
-#include <ATen/native/quantized/cpu/QuantUtils.h>
-#include <ATen/quantized/QTensorImpl.h>
-#include <ATen/quantized/Quantizer.h>
-
 #include <atomic>
 #include <cmath>
 #include <functional>
@@ -16,8 +10,8 @@
 
 #include "engine/quantize.h"
 #include "torch/checks.h"
+#include "torch/host.h"
 #include "torch/operators.h"
-#include "torch/parallel_aten.h"
 
 namespace acl_qlinear::operators {
 namespace {
@@ -32,82 +26,81 @@ struct QuantizationArguments {
 };
 
 struct ActivationArguments {
-    c10::string_view name;
+    Text name;
     double negative_slope;
 };
 
 PostOp checked_activation(const char* op, const ActivationArguments& given) {
-    constexpr std::pair<c10::string_view, Activation> all[] = {
+    constexpr std::pair<Text, Activation> all[] = {
         {"none", Activation::none}, {"relu", Activation::relu}, {"leaky_relu", Activation::leaky_relu},
         {"tanh", Activation::tanh}, {"gelu", Activation::gelu}, {"gelu_tanh", Activation::gelu_tanh},
         {"silu", Activation::silu},
     };
     for (const auto& [known, activation] : all) {
         if (given.name == known) {
-            TORCH_CHECK_VALUE(std::isfinite(given.negative_slope), op, "negative_slope is ", given.negative_slope,
-                              ", expected a finite number");
+            CHECK_VALUE(std::isfinite(given.negative_slope), op, "negative_slope is ", given.negative_slope,
+                        ", expected a finite number");
             return {activation, static_cast<float>(given.negative_slope)};
         }
     }
-    TORCH_CHECK_VALUE(false, op, "activation is \"", given.name,
-                      "\", expected none, relu, leaky_relu, tanh, gelu, gelu_tanh or silu");
+    CHECK_VALUE(false, op, "activation is \"", given.name,
+                "\", expected none, relu, leaky_relu, tanh, gelu, gelu_tanh or silu");
 }
 
-DType dtype_of(const char* op, const char* name, at::ScalarType type) {
+DType dtype_of(const char* op, const char* name, ScalarType type) {
     switch (type) {
-    case at::kChar:
-    case at::kQInt8: return DType::s8;
-    case at::kByte:
-    case at::kQUInt8: return DType::u8;
-    case at::kFloat: return DType::f32;
-    case at::kBFloat16: return DType::bf16;
-    default: TORCH_CHECK_TYPE(false, op, name, " is ", type, ", expected int8, uint8, float32 or bfloat16");
+    case ScalarType::Char:
+    case ScalarType::QInt8: return DType::s8;
+    case ScalarType::Byte:
+    case ScalarType::QUInt8: return DType::u8;
+    case ScalarType::Float: return DType::f32;
+    case ScalarType::BFloat16: return DType::bf16;
+    default: CHECK_TYPE(false, op, name, " is ", type, ", expected int8, uint8, float32 or bfloat16");
     }
 }
 
 // name: "x" or "output". Both the scale and its reciprocal are used as fp32.
 Quantization checked_quantization(const char* op, const char* name, const QuantizationArguments& given, DType type) {
     constexpr double lowest_scale = std::numeric_limits<float>::min();
-    TORCH_CHECK_VALUE(given.scale >= lowest_scale && given.scale <= 1 / lowest_scale, op, name, "_scale is ",
-                      given.scale, ", expected a number from ", lowest_scale, " to ", 1 / lowest_scale);
+    CHECK_VALUE(given.scale >= lowest_scale && given.scale <= 1 / lowest_scale, op, name, "_scale is ", given.scale,
+                ", expected a number from ", lowest_scale, " to ", 1 / lowest_scale);
     const int64_t lowest = type == DType::u8 ? 0 : -128;
-    TORCH_CHECK_VALUE(given.zero_point >= lowest && given.zero_point <= lowest + 255, op, name, "_zero_point is ",
-                      given.zero_point, ", expected ", lowest, " to ", lowest + 255, " for ",
-                      type == DType::u8 ? "uint8" : "int8");
+    CHECK_VALUE(given.zero_point >= lowest && given.zero_point <= lowest + 255, op, name, "_zero_point is ",
+                given.zero_point, ", expected ", lowest, " to ", lowest + 255, " for ",
+                type == DType::u8 ? "uint8" : "int8");
     return {given.scale, static_cast<int32_t>(given.zero_point)};
 }
 
-void check_not_quantized(const char* op, const char* name, const at::Tensor& t) {
-    TORCH_CHECK_TYPE(!t.is_quantized(), op, name, " is ", describe(t),
-                     ", expected a plain tensor: acl_qlinear.linear takes quantized ones, with their scales");
+void check_not_quantized(const char* op, const char* name, const Tensor& t) {
+    CHECK_TYPE(!t.is_quantized(), op, name, " is ", describe(t),
+               ", expected a plain tensor: acl_qlinear.linear takes quantized ones, with their scales");
 }
 
-void check_columns(const char* op, const at::Tensor& x, const PackedWeight& weight) {
-    TORCH_CHECK_TYPE(is_plain_cpu(x), op, "x is ", describe(x), ", expected a dense CPU tensor");
-    TORCH_CHECK_VALUE(x.dim() >= 1 && x.size(-1) == weight.K, op, "x has shape ", x.sizes(), ", expected [..., ",
-                      weight.K, "], the packed weight's in_features");
+void check_columns(const char* op, const Tensor& x, const PackedWeight& weight) {
+    CHECK_TYPE(is_plain_cpu(x), op, "x is ", describe(x), ", expected a dense CPU tensor");
+    CHECK_VALUE(x.dim() >= 1 && x.size(-1) == weight.K, op, "x has shape ", x.sizes(), ", expected [..., ", weight.K,
+                "], the packed weight's in_features");
 }
-
-using Sizes = c10::SmallVector<int64_t, 5>;
 
 // A call that is checked but for its output.
 struct Call {
     const char* op;
-    at::Tensor x; // contiguous
+    Tensor x; // contiguous
     DType x_type;
     Quantization input;
     PackedWeight weight;
     PostOp post;
 
     Sizes output_sizes() const {
-        Sizes sizes(x.sizes().begin(), x.sizes().end());
+        const Shape given = x.sizes();
+        Sizes sizes(given.begin(), given.end());
         sizes.back() = weight.N;
         return sizes;
     }
 };
 
 // y: contiguous, of call.output_sizes(). output: for 8-bit y.
-void run(const Call& call, const at::Tensor& y, DType y_type, const Quantization& output) {
+void run(const Call& call, const Tensor& y, DType y_type, const Quantization& output) {
     if (call.weight.zero_points) {
         check_fallback(call.op, true);
         fallbacks.fetch_add(1, std::memory_order_relaxed);
@@ -115,14 +108,14 @@ void run(const Call& call, const at::Tensor& y, DType y_type, const Quantization
     const int64_t M = call.x.numel() / call.weight.K;
     const LinearCall linear_call{
         M, {call.x_type, call.x.const_data_ptr(), call.input}, {y_type, y.mutable_data_ptr(), output}, call.post};
-    value_errors(call.op, "", [&] { acl_qlinear::linear(linear_call, call.weight, aten_threads()); });
+    value_errors(call.op, "", [&] { acl_qlinear::linear(linear_call, call.weight, threads()); });
 }
 
 // A plain x with its quantization.
-Call plain_call(const char* op, const at::Tensor& x, const QuantizationArguments& input, const at::Tensor& packed,
+Call plain_call(const char* op, const Tensor& x, const QuantizationArguments& input, const Tensor& packed,
                 const ActivationArguments& activation) {
     check_not_quantized(op, "x", x);
-    TORCH_CHECK_TYPE(x.defined(), op, "x is None, expected a tensor");
+    CHECK_TYPE(x.defined(), op, "x is None, expected a tensor");
     const DType x_type = dtype_of(op, "x", x.scalar_type());
     const PostOp post = checked_activation(op, activation);
     const PackedWeight weight = checked_weight(op, packed);
@@ -130,13 +123,13 @@ Call plain_call(const char* op, const at::Tensor& x, const QuantizationArguments
     return {op, x.contiguous(), x_type, checked_quantization(op, "x", input, x_type), weight, post};
 }
 
-void run_plain(const Call& call, const at::Tensor& y, const QuantizationArguments& output) {
+void run_plain(const Call& call, const Tensor& y, const QuantizationArguments& output) {
     const DType y_type = dtype_of(call.op, "output_dtype", y.scalar_type());
     run(call, y, y_type, is_8bit(y_type) ? checked_quantization(call.op, "output", output, y_type) : Quantization{});
 }
 
 // The addresses that a tensor's elements lie between.
-std::pair<const char*, const char*> extent(const at::Tensor& t) {
+std::pair<const char*, const char*> extent(const Tensor& t) {
     const auto* const begin = static_cast<const char*>(t.const_data_ptr());
     if (t.numel() == 0) {
         return {begin, begin};
@@ -149,116 +142,116 @@ std::pair<const char*, const char*> extent(const at::Tensor& t) {
 }
 
 // Asks addresses, since two storages may share memory: torch.from_numpy() of one array, twice.
-bool share_memory(const at::Tensor& a, const at::Tensor& b) {
+bool share_memory(const Tensor& a, const Tensor& b) {
     const auto [a_begin, a_end] = extent(a);
     const auto [b_begin, b_end] = extent(b);
     return std::less<>()(a_begin, b_end) && std::less<>()(b_begin, a_end);
 }
 
+void check_no_internal_overlap(const char* op, const Tensor& out) {
+    for (int64_t i = 0; i < out.dim(); ++i) {
+        CHECK_RUNTIME(out.size(i) <= 1 || out.stride(i) != 0 || out.numel() == 0, op,
+                      "out is expanded along dimension ", i,
+                      ", so that its elements share memory, expected memory for each: clone() makes such a tensor");
+    }
+}
+
 } // namespace
 
-at::Tensor linear(const at::Tensor& x, const at::Tensor& packed, double output_scale, int64_t output_zero_point,
-                  std::optional<at::ScalarType> output_dtype, c10::string_view activation, double negative_slope) {
+Tensor linear(const Tensor& x, const Tensor& packed, double output_scale, int64_t output_zero_point,
+              std::optional<ScalarType> output_dtype, Text activation, double negative_slope) {
     constexpr const char* op = "acl_qlinear::linear: ";
-    const bool is_signed = x.scalar_type() == at::kQInt8;
-    TORCH_CHECK_TYPE((is_signed || x.scalar_type() == at::kQUInt8) && is_plain_cpu(x), op, "x is ", describe(x),
-                     ", expected a quint8 or qint8 CPU tensor");
-    // Asked directly: each of x.qscheme(), q_scale() and q_zero_point() goes through the dispatcher.
-    const auto* const quantizer =
-        dynamic_cast<at::PerTensorAffineQuantizer*>(at::get_qtensorimpl(x)->quantizer().get());
-    TORCH_CHECK_VALUE(quantizer, op, "x has scheme ", toString(x.qscheme()), ", expected per_tensor_affine");
+    const ScalarType x_dtype = x.scalar_type();
+    const bool is_signed = x_dtype == ScalarType::QInt8;
+    CHECK_TYPE((is_signed || x_dtype == ScalarType::QUInt8) && is_plain_cpu(x), op, "x is ", describe(x),
+               ", expected a quint8 or qint8 CPU tensor");
+    const auto quantization = host::per_tensor_quantization(x);
+    CHECK_VALUE(quantization, op, "x is ", describe(x),
+                " with a scale for each channel, expected one quantized per tensor");
     const PostOp post = checked_activation(op, {activation, negative_slope});
     const PackedWeight weight = checked_weight(op, packed);
     check_columns(op, x, weight);
-    const auto type = output_dtype.value_or(x.scalar_type());
-    TORCH_CHECK_TYPE(type == x.scalar_type() || type == at::kFloat || type == at::kBFloat16, op, "output_dtype is ",
-                     type, ", expected ", x.scalar_type(), ", as x, float32 or bfloat16");
+    const ScalarType type = output_dtype.value_or(x_dtype);
+    CHECK_TYPE(type == x_dtype || type == ScalarType::Float || type == ScalarType::BFloat16, op, "output_dtype is ",
+               type, ", expected ", x_dtype, ", as x, float32 or bfloat16");
     const DType y_type = dtype_of(op, "output_dtype", type);
     const DType x_type = is_signed ? DType::s8 : DType::u8;
-    const Quantization input = checked_quantization(op, "x", {quantizer->scale(), quantizer->zero_point()}, x_type);
+    const Quantization input = checked_quantization(op, "x", {quantization->first, quantization->second}, x_type);
     const Call call{op, x.contiguous(), x_type, input, weight, post};
     if (!is_8bit(y_type)) {
-        at::Tensor y = at::empty(call.output_sizes(), at::dtype(type));
+        Tensor y = host::empty(call.output_sizes(), type);
         run(call, y, y_type, {});
         return y;
     }
     const Quantization output = checked_quantization(op, "output", {output_scale, output_zero_point}, y_type);
-    at::Tensor y = at::new_qtensor(call.output_sizes(), x.options(),
-                                   at::make_per_tensor_affine_quantizer(output_scale, output_zero_point, type));
-    run(call, y, y_type, output);
-    return y;
+    return host::make_quantized(call.output_sizes(), type, output_scale, output_zero_point,
+                                [&](const Tensor& y) { run(call, y, y_type, output); });
 }
 
-at::Tensor linear_int8(const at::Tensor& x, double x_scale, int64_t x_zero_point, const at::Tensor& packed,
-                       double output_scale, int64_t output_zero_point, std::optional<at::ScalarType> output_dtype,
-                       c10::string_view activation, double negative_slope) {
+Tensor linear_int8(const Tensor& x, double x_scale, int64_t x_zero_point, const Tensor& packed, double output_scale,
+                   int64_t output_zero_point, std::optional<ScalarType> output_dtype, Text activation,
+                   double negative_slope) {
     constexpr const char* op = "acl_qlinear::linear_int8: ";
     const Call call = plain_call(op, x, {x_scale, x_zero_point}, packed, {activation, negative_slope});
-    const auto type = output_dtype.value_or(is_8bit(call.x_type) ? at::kFloat : x.scalar_type());
-    TORCH_CHECK_TYPE(!at::isQIntType(type), op, "output_dtype is ", type,
-                     ", expected int8, uint8, float32 or bfloat16");
+    const auto type = output_dtype.value_or(is_8bit(call.x_type) ? ScalarType::Float : x.scalar_type());
+    CHECK_TYPE(type != ScalarType::QInt8 && type != ScalarType::QUInt8, op, "output_dtype is ", type,
+               ", expected int8, uint8, float32 or bfloat16");
     dtype_of(op, "output_dtype", type);
-    at::Tensor y = at::empty(call.output_sizes(), at::dtype(type));
+    Tensor y = host::empty(call.output_sizes(), type);
     run_plain(call, y, {output_scale, output_zero_point});
     return y;
 }
 
-void linear_int8_out(const at::Tensor& x, double x_scale, int64_t x_zero_point, const at::Tensor& packed,
-                     double output_scale, int64_t output_zero_point, c10::string_view activation, double negative_slope,
-                     const at::Tensor& out) {
+void linear_int8_out(const Tensor& x, double x_scale, int64_t x_zero_point, const Tensor& packed, double output_scale,
+                     int64_t output_zero_point, Text activation, double negative_slope, const Tensor& out) {
     constexpr const char* op = "acl_qlinear::linear_int8: ";
-    // PyTorch does so for its own operators where it dispatches them.
-    const at::Tensor values = x.is_neg() ? x.resolve_neg() : x;
-    const Call call = plain_call(op, values, {x_scale, x_zero_point}, packed, {activation, negative_slope});
+    const Call call = plain_call(op, host::resolved(x), {x_scale, x_zero_point}, packed, {activation, negative_slope});
     const Sizes sizes = call.output_sizes();
     check_not_quantized(op, "out", out);
-    TORCH_CHECK_TYPE(!out.is_neg() && !out.is_conj(), op, "out is a ", out.is_neg() ? "negative" : "conjugate",
-                     " view, expected a tensor that holds its values: resolve_neg() and resolve_conj() make one");
-    TORCH_CHECK_VALUE(is_plain_cpu(out) && out.sizes() == at::IntArrayRef(sizes), op, "out is ", describe(out),
-                      ", expected shape ", at::IntArrayRef(sizes), " on cpu");
-    TORCH_CHECK_VALUE(!share_memory(out, packed), op, "out shares memory with packed, expected memory of its own");
-    at::assert_no_internal_overlap(out);
+    host::check_writable(op, out);
+    CHECK_VALUE(is_plain_cpu(out) && out.sizes() == Shape(sizes), op, "out is ", describe(out), ", expected shape ",
+                Shape(sizes), " on cpu");
+    CHECK_VALUE(!share_memory(out, packed), op, "out shares memory with packed, expected memory of its own");
+    check_no_internal_overlap(op, out);
     // In place, or nearly: rows that are written may still have to be read.
     const bool is_direct = out.is_contiguous() && !share_memory(out, call.x);
-    const at::Tensor y = is_direct ? out : at::empty_like(out, at::MemoryFormat::Contiguous);
-    // PyTorch does so for its own operators where it dispatches them.
-    out.unsafeGetTensorImpl()->bump_version();
+    const Tensor y = is_direct ? out : host::empty(sizes, out.scalar_type());
+    host::about_to_write(out);
     run_plain(call, y, {output_scale, output_zero_point});
     if (!is_direct) {
-        out.copy_(y);
+        host::copy(y, out);
     }
 }
 
-at::Tensor linear_dynamic(const at::Tensor& x, const at::Tensor& packed, bool reduce_range,
-                          std::optional<at::ScalarType> output_dtype, c10::string_view activation,
-                          double negative_slope) {
+Tensor linear_dynamic(const Tensor& x, const Tensor& packed, bool reduce_range, std::optional<ScalarType> output_dtype,
+                      Text activation, double negative_slope) {
     constexpr const char* op = "acl_qlinear::linear_dynamic: ";
-    TORCH_CHECK_TYPE((x.scalar_type() == at::kFloat || x.scalar_type() == at::kBFloat16) && is_plain_cpu(x), op,
-                     "x is ", describe(x), ", expected a float32 or bfloat16 CPU tensor");
+    CHECK_TYPE((x.scalar_type() == ScalarType::Float || x.scalar_type() == ScalarType::BFloat16) && is_plain_cpu(x), op,
+               "x is ", describe(x), ", expected a float32 or bfloat16 CPU tensor");
     const auto type = output_dtype.value_or(x.scalar_type());
-    TORCH_CHECK_TYPE(type == at::kFloat || type == at::kBFloat16, op, "output_dtype is ", type,
-                     ", expected float32 or bfloat16");
+    CHECK_TYPE(type == ScalarType::Float || type == ScalarType::BFloat16, op, "output_dtype is ", type,
+               ", expected float32 or bfloat16");
     const DType x_type = dtype_of(op, "x", x.scalar_type()), y_type = dtype_of(op, "output_dtype", type);
     const PostOp post = checked_activation(op, {activation, negative_slope});
     const PackedWeight weight = checked_weight(op, packed);
     check_columns(op, x, weight);
 
-    const at::Tensor rows = x.contiguous();
+    const Tensor rows = x.contiguous();
     const Range range = range_of(x_type, rows.const_data_ptr(), static_cast<size_t>(rows.numel()));
-    // PyTorch's own function, so that scale and zero point, and what it says of NaN, are its own.
-    const auto chosen = quant_utils::ChooseQuantizationParams(range.lowest, range.highest, 0, 255,
-                                                              /*preserve_sparsity=*/false,
-                                                              /*force_scale_power_of_two=*/false, reduce_range);
+    // PyTorch's own words.
+    CHECK_RUNTIME(range.lowest <= range.highest,
+                  "In ChooseQuantizationParams, min should be less than or equal to max");
+    const Quantization chosen = choose_quantization(range, reduce_range);
     const Call call{op, rows, x_type, {chosen.scale, signed_zero_point(DType::u8, chosen.zero_point)}, weight, post};
-    at::Tensor y = at::empty(call.output_sizes(), at::dtype(type));
+    Tensor y = host::empty(call.output_sizes(), type);
     run(call, y, y_type, {});
     return y;
 }
 
 void check_fallback(const char* op, bool has_zero_points) {
-    TORCH_CHECK_VALUE(!has_zero_points || !is_fallback_forbidden.load(std::memory_order_relaxed), op,
-                      "weight has a zero point that is not 0, which needs the fallback, and forbid_fallback() has "
-                      "been called: quantize the weight symmetrically, or call forbid_fallback(False)");
+    CHECK_VALUE(!has_zero_points || !is_fallback_forbidden.load(std::memory_order_relaxed), op,
+                "weight has a zero point that is not 0, which needs the fallback, and forbid_fallback() has "
+                "been called: quantize the weight symmetrically, or call forbid_fallback(False)");
 }
 
 void forbid_fallback(bool forbidden) {

@@ -1,48 +1,78 @@
 // SPDX-License-Identifier: MIT
-// The operators, as register.cpp gives them to PyTorch; acl_qlinear/ops.py documents them.
+// The operators, as PyTorch is given them; acl_qlinear/ops.py documents them.
 #pragma once
-
-#include <ATen/ATen.h>
-#include <torch/library.h>
 
 #include <optional>
 #include <string>
 #include <tuple>
 
+#include "engine/parallel.h"
+#include "torch/host.h"
+
 namespace acl_qlinear::operators {
 
-at::Tensor prepack(const at::Tensor& weight, const std::optional<at::Tensor>& bias);
+using host::ScalarType;
+using host::Tensor;
+using host::Text;
 
-at::Tensor prepack_int8(const at::Tensor& weight, const at::Tensor& scale, const std::optional<at::Tensor>& zero_point,
-                        const std::optional<at::Tensor>& bias);
+Tensor prepack_int8(const Tensor& weight, const Tensor& scale, const std::optional<Tensor>& zero_point,
+                    const std::optional<Tensor>& bias);
 
-std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> unpack(const at::Tensor& packed);
+std::tuple<Tensor, Tensor, Tensor, Tensor> unpack(const Tensor& packed);
 
-std::string kernel_name(const at::Tensor& packed);
+std::string kernel_name(const Tensor& packed);
 
-at::Tensor linear(const at::Tensor& x, const at::Tensor& packed, double output_scale, int64_t output_zero_point,
-                  std::optional<at::ScalarType> output_dtype, c10::string_view activation, double negative_slope);
+Tensor linear(const Tensor& x, const Tensor& packed, double output_scale, int64_t output_zero_point,
+              std::optional<ScalarType> output_dtype, Text activation, double negative_slope);
 
-at::Tensor linear_int8(const at::Tensor& x, double x_scale, int64_t x_zero_point, const at::Tensor& packed,
-                       double output_scale, int64_t output_zero_point, std::optional<at::ScalarType> output_dtype,
-                       c10::string_view activation, double negative_slope);
+Tensor linear_int8(const Tensor& x, double x_scale, int64_t x_zero_point, const Tensor& packed, double output_scale,
+                   int64_t output_zero_point, std::optional<ScalarType> output_dtype, Text activation,
+                   double negative_slope);
 
-void linear_int8_out(const at::Tensor& x, double x_scale, int64_t x_zero_point, const at::Tensor& packed,
-                     double output_scale, int64_t output_zero_point, c10::string_view activation, double negative_slope,
-                     const at::Tensor& out);
+void linear_int8_out(const Tensor& x, double x_scale, int64_t x_zero_point, const Tensor& packed, double output_scale,
+                     int64_t output_zero_point, Text activation, double negative_slope, const Tensor& out);
 
-at::Tensor linear_dynamic(const at::Tensor& x, const at::Tensor& packed, bool reduce_range,
-                          std::optional<at::ScalarType> output_dtype, c10::string_view activation,
-                          double negative_slope);
-
-// What a gradient is asked of: raises, and says of which layer.
-at::Tensor no_gradient(const at::Tensor& gradient, int64_t in_features, c10::string_view layer);
-
-// The operators' kernels for tensors that may require a gradient.
-void implement_autograd(torch::Library& m);
+Tensor linear_dynamic(const Tensor& x, const Tensor& packed, bool reduce_range, std::optional<ScalarType> output_dtype,
+                      Text activation, double negative_slope);
 
 void forbid_fallback(bool forbidden);
 
 int64_t fallback_calls();
+
+// The schemas. Those without a function below have their kernels in acl_qlinear/ops.py.
+constexpr const char* schemas[] = {
+    "prepack(Tensor weight, Tensor? bias=None) -> Tensor",
+    "prepack_int8(Tensor weight, Tensor scale, Tensor? zero_point=None, Tensor? bias=None) -> Tensor",
+    "unpack(Tensor packed) -> (Tensor weight, Tensor scale, Tensor zero_point, Tensor bias)",
+    "kernel_name(Tensor packed) -> str",
+    "linear(Tensor x, Tensor packed, float output_scale, int output_zero_point, ScalarType? output_dtype=None, "
+    "str activation=\"none\", float negative_slope=0.01) -> Tensor",
+    "linear_int8(Tensor x, float x_scale, int x_zero_point, Tensor packed, float output_scale=1.0, "
+    "int output_zero_point=0, ScalarType? output_dtype=float, str activation=\"none\", "
+    "float negative_slope=0.01) -> Tensor",
+    "linear_int8_out(Tensor x, float x_scale, int x_zero_point, Tensor packed, float output_scale, "
+    "int output_zero_point, str activation, float negative_slope, Tensor(a!) out) -> ()",
+    "linear_dynamic(Tensor x, Tensor packed, bool reduce_range=False, ScalarType? output_dtype=None, "
+    "str activation=\"none\", float negative_slope=0.01) -> Tensor",
+    "no_gradient(Tensor gradient, int in_features, str layer) -> Tensor",
+    "forbid_fallback(bool forbidden=True) -> ()",
+    "fallback_calls() -> int",
+};
+
+// Calls implement.add<function>(name) for each operator that has a function here.
+template <typename Implement> void implement_all(Implement&& implement) {
+    implement.template add<prepack_int8>("prepack_int8");
+    implement.template add<unpack>("unpack");
+    implement.template add<kernel_name>("kernel_name");
+    implement.template add<linear>("linear");
+    implement.template add<linear_int8>("linear_int8");
+    implement.template add<linear_int8_out>("linear_int8_out");
+    implement.template add<linear_dynamic>("linear_dynamic");
+    implement.template add<forbid_fallback>("forbid_fallback");
+    implement.template add<fallback_calls>("fallback_calls");
+}
+
+// PyTorch's threads, one inside a parallel region and after a fork.
+Parallel threads();
 
 } // namespace acl_qlinear::operators

@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: MIT
 // Weights: packing, unpacking, and what a packed one says of itself.
-#include <ATen/ATen.h>
-
 #include <algorithm>
 #include <cstring>
+#include <vector>
 
 #include "engine/packed_weight.h"
 #include "torch/checks.h"
@@ -12,122 +11,125 @@
 namespace acl_qlinear::operators {
 namespace {
 
-// As int32, which would hold other values for some integers.
-at::Tensor checked_zero_points(const char* op, const at::Tensor& zero_point) {
-    const at::Tensor all = zero_point.to(at::kLong).reshape({-1}).contiguous();
-    for (int64_t i = 0; i < all.numel(); ++i) {
-        const int64_t value = all.const_data_ptr<int64_t>()[i];
-        TORCH_CHECK_VALUE(value >= -128 && value <= 127, op, "weight zero point ", i, " is ", value,
-                          ", expected -128 to 127");
-    }
-    return all.to(at::kInt);
+// The values of a tensor of any integers, or of any floating-point numbers.
+template <typename T> std::vector<T> values_of(const Tensor& t, ScalarType type) {
+    const Tensor all = host::converted(t, type);
+    const T* const begin = all.const_data_ptr<T>();
+    return {begin, begin + all.numel()};
 }
 
-at::Tensor prepack_values(const char* op, const at::Tensor& weight, const at::Tensor& scale,
-                          const std::optional<at::Tensor>& zero_point, const std::optional<at::Tensor>& bias) {
-    TORCH_CHECK_VALUE(weight.dim() == 2, op, "weight has shape ", weight.sizes(),
-                      ", expected [out_features, in_features]");
-    const int64_t N = weight.size(0);
-    const auto check_size = [&](const char* name, const at::Tensor& t) {
-        TORCH_CHECK_VALUE(t.dim() <= 1 && (t.numel() == 1 || t.numel() == N), op, name, " has shape ", t.sizes(),
-                          ", expected [1] or [", N, "], one value per output feature");
-    };
-    check_size("scale", scale);
-    int64_t count = scale.numel();
-    at::Tensor bias_values, zero_points;
-    if (zero_point.has_value() && zero_point->defined()) {
-        check_size("zero_point", *zero_point);
-        count = std::max(count, zero_point->numel());
-        zero_points = checked_zero_points(op, *zero_point).expand({count}).contiguous();
+// As int32, which would hold other values for some integers.
+std::vector<int32_t> checked_zero_points(const char* op, const Tensor& zero_point) {
+    const std::vector<int64_t> values = values_of<int64_t>(zero_point, ScalarType::Long);
+    for (size_t i = 0; i < values.size(); ++i) {
+        CHECK_VALUE(values[i] >= -128 && values[i] <= 127, op, "weight zero point ", i, " is ", values[i],
+                    ", expected -128 to 127");
     }
-    if (bias.has_value() && bias->defined()) {
-        TORCH_CHECK_TYPE(bias->scalar_type() == at::kFloat && is_plain_cpu(*bias), op, "bias is ", describe(*bias),
-                         ", expected a float32 CPU tensor");
-        TORCH_CHECK_VALUE(bias->dim() == 1 && bias->size(0) == N, op, "bias has shape ", bias->sizes(), ", expected [",
-                          N, "], one value per output feature");
-        bias_values = bias->contiguous();
+    return {values.begin(), values.end()};
+}
+
+template <typename T> void expand(std::vector<T>& values, size_t count) {
+    if (values.size() == 1) {
+        values.assign(count, T(values.front()));
     }
-    const at::Tensor values = weight.contiguous();
-    const at::Tensor scales = scale.to(at::kDouble).reshape({-1}).expand({count}).contiguous();
+}
 
-    WeightSource source{};
-    source.values = static_cast<const int8_t*>(values.const_data_ptr());
-    source.N = N;
-    source.K = weight.size(1);
-    source.scales = scales.const_data_ptr<double>();
-    source.scale_count = scales.numel();
-    source.bias = bias_values.defined() ? bias_values.const_data_ptr<float>() : nullptr;
-    source.zero_points = zero_points.defined() && zero_points.count_nonzero().item<int64_t>()
-                             ? zero_points.const_data_ptr<int32_t>()
-                             : nullptr;
-    check_fallback(op, source.zero_points);
+bool is_floating_point(ScalarType type) {
+    return type == ScalarType::Float || type == ScalarType::Double || type == ScalarType::Half ||
+           type == ScalarType::BFloat16;
+}
 
-    const PackPlan plan = value_errors(op, "", [&] { return plan_packing(source); });
-    // So that out_features is known without looking into it, as fake kernels must.
-    at::Tensor packed = at::empty({N, static_cast<int64_t>(plan.size) / N}, at::dtype(at::kByte));
-    acl_qlinear::pack(source, plan, packed.mutable_data_ptr());
-    return packed;
+bool is_integer(ScalarType type) {
+    return type == ScalarType::Char || type == ScalarType::Byte || type == ScalarType::Short ||
+           type == ScalarType::Int || type == ScalarType::Long;
 }
 
 } // namespace
 
-at::Tensor prepack(const at::Tensor& weight, const std::optional<at::Tensor>& bias) {
-    constexpr const char* op = "acl_qlinear::prepack: ";
-    TORCH_CHECK_TYPE(weight.scalar_type() == at::kQInt8 && is_plain_cpu(weight), op, "weight is ", describe(weight),
-                     ", expected a qint8 CPU tensor");
-    if (weight.qscheme() == at::kPerTensorAffine) {
-        return prepack_values(op, weight, at::scalar_tensor(weight.q_scale(), at::kDouble),
-                              at::scalar_tensor(weight.q_zero_point(), at::kLong), bias);
-    }
-    TORCH_CHECK_VALUE(weight.qscheme() == at::kPerChannelAffine, op, "weight has scheme ", toString(weight.qscheme()),
-                      ", expected per_tensor_affine or per_channel_affine");
-    TORCH_CHECK_VALUE(weight.q_per_channel_axis() == 0, op, "weight is quantized along axis ",
-                      weight.q_per_channel_axis(), ", expected 0, the output features");
-    return prepack_values(op, weight, weight.q_per_channel_scales(), weight.q_per_channel_zero_points(), bias);
-}
-
-at::Tensor prepack_int8(const at::Tensor& weight, const at::Tensor& scale, const std::optional<at::Tensor>& zero_point,
-                        const std::optional<at::Tensor>& bias) {
+Tensor prepack_int8(const Tensor& weight, const Tensor& scale, const std::optional<Tensor>& zero_point,
+                    const std::optional<Tensor>& bias) {
     constexpr const char* op = "acl_qlinear::prepack_int8: ";
-    TORCH_CHECK_TYPE(weight.scalar_type() == at::kChar && is_plain_cpu(weight), op, "weight is ", describe(weight),
-                     ", expected an int8 CPU tensor");
-    TORCH_CHECK_TYPE(scale.is_floating_point() && is_plain_cpu(scale), op, "scale is ", describe(scale),
-                     ", expected a floating-point CPU tensor");
-    if (zero_point.has_value()) {
-        TORCH_CHECK_TYPE(at::isIntegralType(zero_point->scalar_type(), false) && is_plain_cpu(*zero_point), op,
-                         "zero_point is ", describe(*zero_point), ", expected a CPU tensor of integers");
+    CHECK_TYPE(weight.scalar_type() == ScalarType::Char && is_plain_cpu(weight), op, "weight is ", describe(weight),
+               ", expected an int8 CPU tensor");
+    CHECK_TYPE(is_floating_point(scale.scalar_type()) && is_plain_cpu(scale), op, "scale is ", describe(scale),
+               ", expected a floating-point CPU tensor");
+    CHECK_VALUE(weight.dim() == 2, op, "weight has shape ", weight.sizes(), ", expected [out_features, in_features]");
+    const int64_t N = weight.size(0);
+    const auto check_size = [&](const char* name, const Tensor& t) {
+        CHECK_VALUE(t.dim() <= 1 && (t.numel() == 1 || t.numel() == N), op, name, " has shape ", t.sizes(),
+                    ", expected [1] or [", N, "], one value per output feature");
+    };
+    check_size("scale", scale);
+    std::vector<double> scales = values_of<double>(scale, ScalarType::Double);
+    std::vector<int32_t> zero_points;
+    if (zero_point.has_value() && zero_point->defined()) {
+        CHECK_TYPE(is_integer(zero_point->scalar_type()) && is_plain_cpu(*zero_point), op, "zero_point is ",
+                   describe(*zero_point), ", expected a CPU tensor of integers");
+        check_size("zero_point", *zero_point);
+        zero_points = checked_zero_points(op, *zero_point);
+        const size_t count = std::max(scales.size(), zero_points.size());
+        expand(scales, count);
+        expand(zero_points, count);
     }
-    return prepack_values(op, weight, scale, zero_point, bias);
+    Tensor bias_values;
+    if (bias.has_value() && bias->defined()) {
+        CHECK_TYPE(bias->scalar_type() == ScalarType::Float && is_plain_cpu(*bias), op, "bias is ", describe(*bias),
+                   ", expected a float32 CPU tensor");
+        CHECK_VALUE(bias->dim() == 1 && bias->size(0) == N, op, "bias has shape ", bias->sizes(), ", expected [", N,
+                    "], one value per output feature");
+        bias_values = bias->contiguous();
+    }
+    const Tensor values = weight.contiguous();
+    const bool has_zero_points = std::any_of(zero_points.begin(), zero_points.end(), [](int32_t z) { return z != 0; });
+    check_fallback(op, has_zero_points);
+
+    WeightSource source{};
+    source.values = values.const_data_ptr<int8_t>();
+    source.N = N;
+    source.K = weight.size(1);
+    source.scales = scales.data();
+    source.scale_count = static_cast<int64_t>(scales.size());
+    source.bias = bias_values.defined() ? bias_values.const_data_ptr<float>() : nullptr;
+    source.zero_points = has_zero_points ? zero_points.data() : nullptr;
+
+    const PackPlan plan = value_errors(op, "", [&] { return plan_packing(source); });
+    // So that out_features is known without looking into it, as fake kernels must.
+    Tensor packed = host::empty(Sizes{N, static_cast<int64_t>(plan.size) / N}, ScalarType::Byte);
+    acl_qlinear::pack(source, plan, packed.mutable_data_ptr());
+    return packed;
 }
 
-PackedWeight checked_weight(const char* op, const at::Tensor& packed) {
-    TORCH_CHECK_TYPE(packed.scalar_type() == at::kByte && is_plain_cpu(packed) && packed.is_contiguous(), op,
-                     "packed is ", describe(packed), ", expected the tensor that acl_qlinear::prepack returned");
+PackedWeight checked_weight(const char* op, const Tensor& packed) {
+    CHECK_TYPE(packed.scalar_type() == ScalarType::Byte && is_plain_cpu(packed) && packed.is_contiguous(), op,
+               "packed is ", describe(packed), ", expected the tensor that acl_qlinear::prepack returned");
     const PackedWeight weight = value_errors(
         op, "packed is not usable: ", [&] { return checked_view(packed.const_data_ptr(), packed.nbytes()); });
-    TORCH_CHECK_VALUE(packed.dim() == 2 && packed.size(0) == weight.N, op, "packed has shape ", packed.sizes(),
-                      ", expected [", weight.N, ", ", packed.nbytes() / static_cast<size_t>(weight.N),
-                      "], as acl_qlinear::prepack returned it");
+    CHECK_VALUE(packed.dim() == 2 && packed.size(0) == weight.N, op, "packed has shape ", packed.sizes(),
+                ", expected [", weight.N, ", ", packed.nbytes() / static_cast<size_t>(weight.N),
+                "], as acl_qlinear::prepack returned it");
     return weight;
 }
 
-std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> unpack(const at::Tensor& packed) {
+std::tuple<Tensor, Tensor, Tensor, Tensor> unpack(const Tensor& packed) {
     const PackedWeight weight = checked_weight("acl_qlinear::unpack: ", packed);
-    const at::Tensor values = at::empty({weight.N, weight.K}, at::kChar);
+    const Tensor values = host::empty(Sizes{weight.N, weight.K}, ScalarType::Char);
     acl_qlinear::unpack(weight, values.mutable_data_ptr<int8_t>());
-    const auto copy = [](const auto* data, int64_t count, at::ScalarType type) {
-        at::Tensor t = at::zeros({count}, type);
-        if (data && count) {
+    // data: None for zeros.
+    const auto tensor_of = [](const auto* data, int64_t count, ScalarType type) {
+        Tensor t = host::empty(Sizes{count}, type);
+        if (data) {
             std::memcpy(t.mutable_data_ptr(), data, t.nbytes());
+        } else {
+            std::memset(t.mutable_data_ptr(), 0, t.nbytes());
         }
         return t;
     };
-    return {values, copy(weight.scales, weight.scale_count, at::kDouble),
-            copy(weight.zero_points, weight.scale_count, at::kInt),
-            copy(weight.bias, weight.bias_was_given ? weight.N : 0, at::kFloat)};
+    return {values, tensor_of(weight.scales, weight.scale_count, ScalarType::Double),
+            tensor_of(weight.zero_points, weight.scale_count, ScalarType::Int),
+            tensor_of(weight.bias, weight.bias_was_given ? weight.N : 0, ScalarType::Float)};
 }
 
-std::string kernel_name(const at::Tensor& packed) {
+std::string kernel_name(const Tensor& packed) {
     return checked_weight("acl_qlinear::kernel_name: ", packed).family->name;
 }
 

@@ -5,6 +5,7 @@ Expected results are those of acl_qlinear.reference: integer arithmetic in numpy
 """
 
 import ctypes
+import functools
 import hashlib
 import os
 import threading
@@ -17,7 +18,7 @@ from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
 import acl_qlinear
-from acl_qlinear import reference
+from acl_qlinear import _build, _torch_version, reference
 from acl_qlinear.bench.cases import KINDS, make_case, max_error
 from acl_qlinear.reference import Quantized
 
@@ -145,6 +146,20 @@ def test_dynamic_is_the_same_as_pytorchs(per_channel, reduce_range):
         torch.testing.assert_close(
             acl_qlinear.linear_dynamic(x, case.packed, reduce_range), theirs(x, reduce_range), rtol=1e-5, atol=1e-5
         )
+
+
+@pytest.mark.parametrize("reduce_range", [False, True])
+def test_dynamic_scales_and_zero_points_are_pytorchs(reduce_range):
+    """Of ranges of every size. A layer that changes nothing gives x as it was quantized, bit for bit."""
+    packed = acl_qlinear.prepack_int8(torch.eye(16, dtype=torch.int8), torch.ones(1))
+    rng = np.random.default_rng(16)
+    for _ in range(1000):
+        ends = rng.standard_normal(2) * 10.0 ** rng.integers(-9, 30, 2) * rng.choice([0, 1, 1, 1], 2)
+        # Without zeros below zero.
+        x = torch.from_numpy(rng.uniform(*(np.sort(ends) + 0.0), (1, 16)).astype(np.float32))
+        scale, zero_point = torch._choose_qparams_per_tensor(x, reduce_range)
+        expected = torch.fake_quantize_per_tensor_affine(x, scale, zero_point, 0, 127 if reduce_range else 255)
+        assert torch.equal(acl_qlinear.linear_dynamic(x, packed, reduce_range), expected), (x, scale, zero_point)
 
 
 @pytest.mark.parametrize("per_channel", [False, True])
@@ -424,6 +439,14 @@ def test_onednn_is_the_pinned_one():
     assert f"v{os.environ['ONEDNN_PIN']} " in torch.__config__.show()
 
 
+def test_pytorchs_that_this_build_runs_with():
+    fits, minor = functools.partial(_torch_version.fits, _build), int(torch.__version__.split(".")[1])
+    later = [f"2.{minor + 1}.0", f"2.{minor + 90}.1+cu130", "3.0.0"]
+    assert fits(torch.__version__) and fits(f"2.{minor}.9a0+git1")
+    assert [fits(version) for version in later] == [_build.STABLE_ABI] * 3
+    assert not fits(f"2.{minor - 1}.1") and not fits("1.13.1")
+
+
 def loaded(name: str) -> set[str]:
     with open("/proc/self/maps") as maps:
         return {line.split()[-1] for line in maps if name in line.rsplit("/", 1)[-1]}
@@ -432,7 +455,7 @@ def loaded(name: str) -> set[str]:
 def test_one_openmp_and_two_arm_compute_libraries():
     assert len(loaded("libgomp")) == 1
     libraries = loaded("libarm_compute") - loaded("libarm_compute_graph")
-    ours = [path for path in libraries if ".libs/" not in path]
+    ours = [path for path in libraries if "site-packages" not in path]
     assert len(libraries) == 2 and len(ours) == 1, libraries
     symbol = "_ZN11arm_compute9Scheduler3getEv"
     addresses = {ctypes.cast(getattr(ctypes.CDLL(path), symbol), ctypes.c_void_p).value for path in libraries}

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT
 // Gradients: the layers have none, and say so where one is asked for, instead of giving zeros.
+#include "torch/aten/autograd.h"
+
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <torch/csrc/autograd/function.h>
 #include <torch/csrc/autograd/functions/utils.h>
-#include <torch/library.h>
 
 #include "torch/operators.h"
 
@@ -24,19 +25,19 @@ struct NoGradient final : Node {
 
 protected:
     variable_list apply(variable_list&& gradients) override {
-        static const auto op = find_operator<decltype(no_gradient)>("acl_qlinear::no_gradient");
+        static const auto op = find_operator<Tensor(const Tensor&, int64_t, Text)>("acl_qlinear::no_gradient");
         return {op.call(gradients[0], in_features, layer)};
     }
 };
 
-void check_forward_gradient(const char* op, const at::Tensor& t) {
+void check_forward_gradient(const char* op, const Tensor& t) {
     TORCH_CHECK_NOT_IMPLEMENTED(!torch::autograd::isFwGradDefined(t), op,
                                 " has no derivative, since its layers are for inference: differentiate the float "
                                 "model, or detach() the layer's input");
 }
 
 // y, with an error in place of its gradient where x requires one.
-at::Tensor without_gradient(const char* op, const at::Tensor& x, at::Tensor y) {
+Tensor without_gradient(const char* op, const Tensor& x, Tensor y) {
     check_forward_gradient(op, x);
     if (torch::autograd::compute_requires_grad(x)) {
         const auto node = std::shared_ptr<NoGradient>(new NoGradient, torch::autograd::deleteNode);
@@ -56,18 +57,17 @@ decltype(auto) call_below(const c10::TypedOperatorHandle<Signature>& op, c10::Di
     return op.redispatch(keys & c10::after_ADInplaceOrView_keyset, std::forward<Arguments>(arguments)...);
 }
 
-at::Tensor linear_autograd(c10::DispatchKeySet keys, const at::Tensor& x, const at::Tensor& packed, double output_scale,
-                           int64_t output_zero_point, std::optional<at::ScalarType> output_dtype,
-                           c10::string_view activation, double negative_slope) {
+Tensor linear_autograd(c10::DispatchKeySet keys, const Tensor& x, const Tensor& packed, double output_scale,
+                       int64_t output_zero_point, std::optional<ScalarType> output_dtype, Text activation,
+                       double negative_slope) {
     static const auto op = find_operator<decltype(linear)>("acl_qlinear::linear");
     // Quantized tensors require no gradient.
     return call_below(op, keys, x, packed, output_scale, output_zero_point, output_dtype, activation, negative_slope);
 }
 
-at::Tensor linear_int8_autograd(c10::DispatchKeySet keys, const at::Tensor& x, double x_scale, int64_t x_zero_point,
-                                const at::Tensor& packed, double output_scale, int64_t output_zero_point,
-                                std::optional<at::ScalarType> output_dtype, c10::string_view activation,
-                                double negative_slope) {
+Tensor linear_int8_autograd(c10::DispatchKeySet keys, const Tensor& x, double x_scale, int64_t x_zero_point,
+                            const Tensor& packed, double output_scale, int64_t output_zero_point,
+                            std::optional<ScalarType> output_dtype, Text activation, double negative_slope) {
     constexpr const char* name = "acl_qlinear::linear_int8";
     static const auto op = find_operator<decltype(linear_int8)>(name);
     return without_gradient(name, x,
@@ -75,9 +75,9 @@ at::Tensor linear_int8_autograd(c10::DispatchKeySet keys, const at::Tensor& x, d
                                        output_dtype, activation, negative_slope));
 }
 
-void linear_int8_out_autograd(c10::DispatchKeySet keys, const at::Tensor& x, double x_scale, int64_t x_zero_point,
-                              const at::Tensor& packed, double output_scale, int64_t output_zero_point,
-                              c10::string_view activation, double negative_slope, const at::Tensor& out) {
+void linear_int8_out_autograd(c10::DispatchKeySet keys, const Tensor& x, double x_scale, int64_t x_zero_point,
+                              const Tensor& packed, double output_scale, int64_t output_zero_point, Text activation,
+                              double negative_slope, const Tensor& out) {
     constexpr const char* name = "acl_qlinear::linear_int8_out";
     static const auto op = find_operator<decltype(linear_int8_out)>(name);
     check_forward_gradient(name, x);
@@ -88,9 +88,8 @@ void linear_int8_out_autograd(c10::DispatchKeySet keys, const at::Tensor& x, dou
                out);
 }
 
-at::Tensor linear_dynamic_autograd(c10::DispatchKeySet keys, const at::Tensor& x, const at::Tensor& packed,
-                                   bool reduce_range, std::optional<at::ScalarType> output_dtype,
-                                   c10::string_view activation, double negative_slope) {
+Tensor linear_dynamic_autograd(c10::DispatchKeySet keys, const Tensor& x, const Tensor& packed, bool reduce_range,
+                               std::optional<ScalarType> output_dtype, Text activation, double negative_slope) {
     constexpr const char* name = "acl_qlinear::linear_dynamic";
     static const auto op = find_operator<decltype(linear_dynamic)>(name);
     return without_gradient(name, x,
@@ -98,12 +97,6 @@ at::Tensor linear_dynamic_autograd(c10::DispatchKeySet keys, const at::Tensor& x
 }
 
 } // namespace
-
-at::Tensor no_gradient(const at::Tensor& /*gradient*/, int64_t /*in_features*/, c10::string_view layer) {
-    TORCH_CHECK_NOT_IMPLEMENTED(false, layer,
-                                " has no gradient, since it is for inference: call the model in torch.no_grad(), or "
-                                "train the float model and quantize it afterwards");
-}
 
 void implement_autograd(torch::Library& m) {
     m.impl("linear", linear_autograd);
