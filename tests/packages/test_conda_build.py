@@ -108,7 +108,7 @@ def test_staged_recipes_are_built_by_plain_rattler_build(
     rattler_build.build_recipes([microarch / "recipe.yaml"], **options)
     # The solver for the target must not ask this machine.
     monkeypatch.setenv("CONDA_OVERRIDE_ARCHSPEC", "neoverse_n1")
-    row = {key: values[-1:] for key, values in chosen(microarchitecture=MICROARCHITECTURES[0]).items()}
+    row = {key: values[-1:] for key, values in chosen(microarchitecture=MICROARCHITECTURES[0], pytorch=TORCH).items()}
     del row["zip_keys"]
     rattler_build.build_recipes([qlinear / "recipe.yaml"], variant_overrides=row, **options)
     built = {file.name for file in (tmp_path / "output").glob("*/*.conda")}
