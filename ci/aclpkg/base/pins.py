@@ -27,8 +27,9 @@ def rows(*keys: str) -> list[tuple[Any, ...]]:
     return list(zip(*(VARIANTS[key] for key in keys), strict=True))
 
 
-# What the tables compare with: the newest PyTorch that there is a build for alone.
-TORCH = [minor for minor, abi in rows("pytorch", "pytorch_abi") if abi == "aten"][-1]
+# The PyTorchs that there is a build for alone, and the newest of them, which the tables compare with.
+ATEN_TORCHES = [minor for minor, abi in rows("pytorch", "pytorch_abi") if abi == "aten"]
+TORCH = ATEN_TORCHES[-1]
 
 
 def chosen(**wanted: str) -> dict[str, list]:

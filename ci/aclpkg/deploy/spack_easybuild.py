@@ -12,7 +12,7 @@ from string import Template
 import yaml
 
 from ..base.paths import ROOT
-from ..base.pins import MICROARCHITECTURES, PUBLIC_VARIANTS, VARIANTS, Microarchitecture, rows
+from ..base.pins import ATEN_TORCHES, MICROARCHITECTURES, PUBLIC_VARIANTS, VARIANTS, Microarchitecture, rows
 from ..inputs.bootstrap import TORCH_VERSIONS
 
 REPOSITORY = """\
@@ -83,7 +83,7 @@ def descriptions() -> dict[str, str]:
             "easybuild/arm-compute-library.eb.in", own
         )
         # EasyBuild's toolchain of that year has no PyTorch for the stable ABI.
-        for torch in [TORCH_VERSIONS[minor] for minor, abi in rows("pytorch", "pytorch_abi") if abi == "aten"]:
+        for torch in [TORCH_VERSIONS[minor] for minor in ATEN_TORCHES]:
             name = f"acl-qlinear-{known['own_version']}-foss-2024a-PyTorch-{torch}{suffix}.eb"
             found[f"easybuild/{name}"] = _fill("easybuild/acl-qlinear.eb.in", {**own, "torch": torch})
     return found

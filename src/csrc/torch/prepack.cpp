@@ -41,7 +41,8 @@ bool is_floating_point(ScalarType type) {
 
 bool is_integer(ScalarType type) {
     return type == ScalarType::Char || type == ScalarType::Byte || type == ScalarType::Short ||
-           type == ScalarType::Int || type == ScalarType::Long;
+           type == ScalarType::Int || type == ScalarType::Long || type == ScalarType::UInt16 ||
+           type == ScalarType::UInt32 || type == ScalarType::UInt64;
 }
 
 } // namespace

@@ -78,7 +78,7 @@ private:
     size_t size_;
 };
 
-// The one of a stack's 64 bits.
+// What 64 bits of a stack stand for, and the other way round.
 template <typename T> T from_bits(StableIValue value) {
     T result;
     std::memcpy(static_cast<void*>(&result), &value, sizeof(T));
@@ -112,6 +112,8 @@ public:
     AtenTensorHandle new_handle() const {
         return get<AtenTensorHandle>(aoti_torch_new_tensor_handle, "hand a tensor on");
     }
+    // This one, which is then the caller's.
+    AtenTensorHandle release() { return std::exchange(handle_, nullptr); }
 
     bool defined() const { return handle_ && get<bool>(aoti_torch_is_defined, "look at a tensor"); }
     // The numbers of the types are what saved models have: they do not change.
@@ -206,7 +208,7 @@ Tensor make_quantized(Shape sizes, ScalarType type, double scale, int64_t zero_p
     Tensor y = empty(sizes, torch::headeronly::toUnderlying(type));
     write(y);
     return Tensor(from_bits<AtenTensorHandle>(call<3>("aten::_make_per_tensor_quantized_tensor", "",
-                                                      {to_bits(y.new_handle()), to_bits(scale), to_bits(zero_point)})));
+                                                      {to_bits(y.release()), to_bits(scale), to_bits(zero_point)})));
 }
 
 // Where out= is given, acl_qlinear/_stable.py does what the ABI cannot: views of negatives and conjugates, and

@@ -56,8 +56,8 @@ template <typename Parameter> auto take(StableIValue value) {
     }
 }
 
-StableIValue give(const Tensor& result) {
-    return to_bits(result.new_handle());
+StableIValue give(Tensor result) {
+    return to_bits(result.release());
 }
 
 StableIValue give(const std::string& result) {
@@ -70,12 +70,12 @@ StableIValue give(int64_t result) {
     return to_bits(result);
 }
 
-void put(StableIValue* stack, const std::tuple<Tensor, Tensor, Tensor, Tensor>& results) {
-    std::apply([&](const auto&... result) { ((*stack++ = give(result)), ...); }, results);
+void put(StableIValue* stack, std::tuple<Tensor, Tensor, Tensor, Tensor> results) {
+    std::apply([&](auto&... result) { ((*stack++ = give(std::move(result))), ...); }, results);
 }
 
-template <typename T> void put(StableIValue* stack, const T& result) {
-    *stack = give(result);
+template <typename T> void put(StableIValue* stack, T result) {
+    *stack = give(std::move(result));
 }
 
 template <auto function> struct Boxed;
