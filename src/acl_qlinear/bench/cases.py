@@ -44,11 +44,11 @@ class Case:
 
     def runs(self, engine: str) -> bool:
         """Whether an engine can do this: PyTorch 2.6 has no signed activations."""
+        if engine != "torch":
+            return True
         try:
             self.call(engine)()
         except RuntimeError:
-            if engine != "torch":
-                raise
             return False
         return True
 

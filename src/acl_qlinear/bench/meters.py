@@ -37,6 +37,7 @@ class Counters:
         self._output = output
         self._syscall = ctypes.CDLL(None).syscall
         self._own_cost: np.ndarray | None = None
+        self.fp32_costs: dict[tuple[int, int, int], Cost] = {}
 
     def _counts(self, calls: Sequence[Call]) -> np.ndarray:
         """Instructions, cycles, and cycles of model 2, that each thread adds in each call, [calls, threads, 3]."""
@@ -70,10 +71,10 @@ class Counters:
         ]
 
     def costs(self, calls: dict[str, Call]) -> dict[str, Cost]:
-        """What one call of each engine costs, warmed up: the mean of 3."""
+        """What one call of each engine costs, warmed up: the mean of 2."""
         result = {}
         for name, call in calls.items():
-            measured = self.sequence([call] * (self.warm_up + 3))[self.warm_up :]
+            measured = self.sequence([call] * (self.warm_up + 2))[self.warm_up :]
             result[name] = {key: statistics.mean(cost[key] for cost in measured) for key in measured[0]}
         return result
 

@@ -74,8 +74,8 @@ void put(StableIValue* stack, std::tuple<Tensor, Tensor, Tensor, Tensor> results
     std::apply([&](auto&... result) { ((*stack++ = give(std::move(result))), ...); }, results);
 }
 
-template <typename T> void put(StableIValue* stack, T result) {
-    *stack = give(std::move(result));
+template <typename T> void put(StableIValue* stack, T&& result) {
+    *stack = give(std::forward<T>(result));
 }
 
 template <auto function> struct Boxed;
