@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from aclpkg.base.paths import ROOT
+from aclpkg.base.pins import TORCH
 from aclpkg.inputs import emulator
 
 from .conftest import slurm_answers, wait_for
@@ -52,7 +53,7 @@ def references(target: Path, costs: dict[str, float]) -> str:
 @pytest.fixture(scope="module")
 def measured(reframe: Callable[..., str], slurm: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Correctness and Speed on the cluster, against tests/cost_baseline.json; the report that Speed's task wrote."""
-    kept = json.loads((ROOT / "tests/cost_baseline.json").read_text())["neoverse_v1"]
+    kept = json.loads((ROOT / "tests/cost_baseline.json").read_text())[f"neoverse_v1-{TORCH}"]
     costs = {name: cost for name, cost in kept.items() if name.startswith(("1×64×64 ", "8×768×768 "))}
     assert len(costs) == 12
     file = tmp_path_factory.mktemp("references") / "references.json"

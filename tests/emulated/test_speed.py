@@ -21,25 +21,26 @@ Installed = Callable[[str, str], Path]
 
 
 @pytest.fixture(scope="session")
-def measured(installed: Installed) -> Callable[[str, str], bench.Report]:
-    """measured(microarchitecture, preset): the report, whose promises are kept."""
-    reports: dict[tuple[str, str], bench.Report] = {}
+def measured(installed: Installed) -> Callable[..., bench.Report]:
+    """measured(microarchitecture, preset, PyTorch minor): the report; promises, which are about TORCH, are kept."""
+    reports: dict[tuple[str, ...], bench.Report] = {}
 
-    def measure(microarchitecture: str, preset: str) -> bench.Report:
-        if (microarchitecture, preset) not in reports:
-            home = installed(microarchitecture, TORCH)
-            report, printed = bench.measure_preset(home, microarchitecture, preset)
+    def measure(microarchitecture: str, preset: str, torch: str = TORCH) -> bench.Report:
+        if (microarchitecture, preset, torch) not in reports:
+            home = installed(microarchitecture, torch)
+            report, printed = bench.measure_preset(home, microarchitecture, preset, torch)
             print(printed)
-            kept = bench.speed_limits(home, report)
-            assert kept and not [promise for promise in kept if not promise["kept"]]
-            reports[microarchitecture, preset] = report
-        return reports[microarchitecture, preset]
+            if torch == TORCH:
+                kept = bench.speed_limits(home, report)
+                assert kept and not [promise for promise in kept if not promise["kept"]]
+            reports[microarchitecture, preset, torch] = report
+        return reports[microarchitecture, preset, torch]
 
     return measure
 
 
 @pytest.mark.parametrize("microarchitecture", MICROARCHITECTURES)
-def test_promised_speed(measured: Callable[[str, str], bench.Report], microarchitecture: str) -> None:
+def test_promised_speed(measured: Callable[..., bench.Report], microarchitecture: str) -> None:
     report = measured(microarchitecture, "smoke")
     for case in report["cases"]:
         assert case["max_error"] <= (0 if case["kind"].startswith("dynamic") else 1)
@@ -55,12 +56,12 @@ def grown_cases(baseline: dict[str, float], report: bench.Report) -> dict[str, s
 
 
 @counted
-@pytest.mark.parametrize("microarchitecture", MICROARCHITECTURES)
+@pytest.mark.parametrize(("microarchitecture", "torch"), bench.BASELINE_BUILDS)
 def test_no_case_has_grown(
-    measured: Callable[[str, str], bench.Report], installed: Installed, microarchitecture: str
+    measured: Callable[..., bench.Report], installed: Installed, microarchitecture: str, torch: str
 ) -> None:
-    kept = json.loads(bench.BASELINE.read_text())[microarchitecture]
-    report = measured(microarchitecture, "smoke")
+    kept = json.loads(bench.BASELINE.read_text())[bench.build_name(microarchitecture, torch)]
+    report = measured(microarchitecture, "smoke", torch)
     costs = bench.case_costs(report)
     assert kept.keys() == costs.keys(), "cases have changed: ci/bench.sh --preset smoke --update-baseline"
     grown = grown_cases(kept, report)
@@ -68,22 +69,31 @@ def test_no_case_has_grown(
         # One process in many has Python spend 1,400 instructions more on each call: what has grown is so in another.
         names = [case.split(" ", 1) for case in grown]
         options = [word for shape, kind in names for word in ("--shape", shape, "--kind", kind)]
-        report, _ = bench.run_bench(installed(microarchitecture, TORCH), bench.CPU, *options)
+        report, _ = bench.run_bench(installed(microarchitecture, torch), bench.CPU, *options)
         grown = {case: text for case, text in grown_cases(kept, report).items() if case in grown}
     assert not grown, "where it is meant to be so: ci/bench.sh --preset smoke --update-baseline"
     # The alarm itself, at 3 %.
     case, cost = next(iter(costs.items()))
-    report = measured(microarchitecture, "smoke")
+    report = measured(microarchitecture, "smoke", torch)
     assert case in grown_cases({**kept, case: cost / 1.031}, report)
     assert case not in grown_cases({**kept, case: cost / 1.029}, report)
 
 
+@counted
+def test_cost_of_the_stable_abi(measured: Callable[..., bench.Report]) -> None:
+    """What a call costs more than in a build for one PyTorch, where that is most: in the smallest."""
+    name, newest = bench.BASELINE_BUILDS[-1]
+    costs, others = (bench.case_costs(measured(name, "smoke", torch)) for torch in (newest, TORCH))
+    for kind in ("dynamic tensor", "dynamic channel"):
+        assert costs[f"1×64×64 {kind}"] <= 1.15 * others[f"1×64×64 {kind}"]
+
+
 @pytest.mark.parametrize("preset", ["stream", "threads", "memory"])
-def test_other_promises(measured: Callable[[str, str], bench.Report], preset: str) -> None:
+def test_other_promises(measured: Callable[..., bench.Report], preset: str) -> None:
     measured(bench.measured_here()[-1], preset)
 
 
-def test_report_says_what_was_measured(measured: Callable[[str, str], bench.Report]) -> None:
+def test_report_says_what_was_measured(measured: Callable[..., bench.Report]) -> None:
     report = measured("armv8_2a", "smoke")
     versions = report["versions"]
     assert versions["acl"] == ACL_VERSION and versions["onednn"] == dict(rows("pytorch", "onednn"))[TORCH]
@@ -92,13 +102,11 @@ def test_report_says_what_was_measured(measured: Callable[[str, str], bench.Repo
     assert report["preset"] == "smoke" and report["threads"] == 1 and report["warm_up_calls"] >= 1
     assert report["command"][1:3] and report["measure"] == ("seconds" if emulator.NATIVE else "modelled V1 cycles")
     assert emulator.NATIVE or report["cpu"] == bench.CPU
-    picture = (bench.OUTPUT / "smoke-armv8_2a.png").read_bytes()
+    picture = (bench.OUTPUT / f"smoke-armv8_2a-{TORCH}.png").read_bytes()
     assert picture.startswith(b"\x89PNG") and len(picture) > 20_000
 
 
-def test_compare(
-    measured: Callable[[str, str], bench.Report], installed: Installed, run_in: Run, tmp_path: Path
-) -> None:
+def test_compare(measured: Callable[..., bench.Report], installed: Installed, run_in: Run, tmp_path: Path) -> None:
     report = measured("armv8_2a", "smoke")
     files = [tmp_path / "before.json", tmp_path / "after.json", tmp_path / "other.json"]
     files[0].write_text(json.dumps(report))
@@ -116,7 +124,7 @@ def test_compare(
 
 
 @counted
-def test_profile_adds_up(installed: Installed, measured: Callable[[str, str], bench.Report]) -> None:
+def test_profile_adds_up(installed: Installed, measured: Callable[..., bench.Report]) -> None:
     """Functions' costs sum up to the call's, and ACL's kernel has most of it."""
     home = installed("neoverse_v1", TORCH)
     costs = hotspots.count_by_function(home, bench.CPU, "8x768x768", "u8 channel", "acl")

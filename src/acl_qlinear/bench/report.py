@@ -94,7 +94,10 @@ def _threads(report: Report) -> Table:
 
 
 def _memory(report: Report) -> Table:
-    result = _table(report, "MiB at most, 72 linear layers of a bert-base encoder", "kind", "acl", "torch", "acl/torch")
+    layers = 6 * report["cases"][0]["blocks"]
+    result = _table(
+        report, f"MiB at most, {layers} linear layers of a bert-base encoder", "kind", "acl", "torch", "acl/torch"
+    )
     for case in report["cases"]:
         acl, theirs = case["acl"]["MiB"], case["torch"]["MiB"]
         result.add_row(case["kind"], f"{acl:,.0f}", f"{theirs:,.0f}", f"{acl / theirs:.3f}")

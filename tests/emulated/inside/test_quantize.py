@@ -50,6 +50,19 @@ def defaults(dtype: torch.dtype, device: str) -> Iterator[None]:
         torch.set_default_dtype(torch.float32)
 
 
+def test_observers_run_without_detours():
+    """Under a torch.device, every operation of HistogramObserver's search would go through Python."""
+    modes = []
+
+    class Observer(tq.MinMaxObserver):
+        def calculate_qparams(self):
+            modes.append(torch._C._len_torch_function_stack())
+            return super().calculate_qparams()
+
+    acl_qlinear.quantize(make_model(), calibrate=lambda model: model(X), observer=lambda: Observer(dtype=torch.qint8))
+    assert modes and not any(modes)
+
+
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
     ("dtype", "device"), [(torch.float64, "cpu"), (torch.bfloat16, "cpu"), (torch.float32, "meta")]
