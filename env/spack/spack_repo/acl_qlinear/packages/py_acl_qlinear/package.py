@@ -21,7 +21,7 @@ class PyAclQlinear(PythonPackage):
     depends_on("python@3.10:", type=("build", "run"))
     depends_on("py-scikit-build-core@0.11:", type="build")
     depends_on("arm-compute-library@52.3.0")
-    depends_on("py-torch@2.6.0:2.6,2.9.0:2.9,2.10.0:", type=("build", "link", "run"))
+    depends_on("py-torch@2.6.0:2.6,2.7.0:2.7,2.8.0:2.8,2.9.0:2.9,2.10.0:", type=("build", "link", "run"))
     depends_on("py-numpy", type="run")
     depends_on("py-rich@13:", type="run")
 
