@@ -12,7 +12,7 @@ from string import Template
 import yaml
 
 from ..base.paths import ROOT
-from ..base.pins import ATEN_TORCHES, MICROARCHITECTURES, PUBLIC_VARIANTS, VARIANTS, Microarchitecture, rows
+from ..base.pins import MICROARCHITECTURES, PUBLIC_VARIANTS, VARIANTS, Microarchitecture, rows
 from ..inputs.bootstrap import TORCH_VERSIONS
 
 REPOSITORY = """\
@@ -24,6 +24,8 @@ repo:
 """
 
 SPACK_REPOSITORY = "spack/spack_repo/acl_qlinear"
+# The PyTorchs that EasyBuild has for its toolchain of 2024, without CUDA.
+EASYBUILD_TORCHES = ["2.6", "2.9"]
 # The CPUs that every Spack of the last two years knows by name.
 SPACK_TARGETS = {"neoverse_n1", "neoverse_v1", "neoverse_v2", "neoverse_n2"}
 
@@ -82,8 +84,7 @@ def descriptions() -> dict[str, str]:
         found[f"easybuild/arm-compute-library-{known['version']}-GCCcore-13.3.0{suffix}.eb"] = _fill(
             "easybuild/arm-compute-library.eb.in", own
         )
-        # EasyBuild's toolchain of that year has no PyTorch for the stable ABI.
-        for torch in [TORCH_VERSIONS[minor] for minor in ATEN_TORCHES]:
+        for torch in [TORCH_VERSIONS[minor] for minor in EASYBUILD_TORCHES]:
             name = f"acl-qlinear-{known['own_version']}-foss-2024a-PyTorch-{torch}{suffix}.eb"
             found[f"easybuild/{name}"] = _fill("easybuild/acl-qlinear.eb.in", {**own, "torch": torch})
     return found
