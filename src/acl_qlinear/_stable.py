@@ -25,10 +25,14 @@ def completed(operator: str) -> Callable[[Callable[..., Any]], Callable[..., Any
                 y = function(*args, **kwargs)
             except RuntimeError as error:
                 raise _typed(error) from None
+            if forward_ad._current_level >= 0:
+                _check_forward_gradient(operator, *args, *kwargs.values())
             # torch.fx's proxies have no answer.
-            if forward_ad._current_level < 0 and isinstance(y, Tensor) and not y.requires_grad:
-                return y
-            return _without_gradient(operator, y, args, kwargs)
+            if isinstance(y, Tensor) and y.requires_grad:
+                x = next(value for value in (*args, *kwargs.values()) if isinstance(value, Tensor))
+                sizes = f"in_features={x.shape[-1]}, out_features={y.shape[-1]}"
+                return _NoGradient.apply(y, x, f"acl_qlinear::{operator} ({sizes})")
+            return y
 
         return call if _build.STABLE_ABI else function
 
@@ -39,24 +43,13 @@ def completed_layer(operator: str) -> Callable[[type], type]:
     """Decorates a layer whose `forward` calls an operator, in the same way."""
 
     def complete(kind: Any) -> type:
-        # Not its `forward`, which TorchScript compiles. Not its `__call__` either, which adds a fifth to a small call
-        # only to look for what `layer.compile()` made: a layer is one operator, of which it makes the same.
+        # Not its `forward`, which TorchScript compiles. Not its `__call__` either, which adds 6 % to a small call
+        # to look for what `layer.compile()` made: a layer is one operator, of which it makes the same.
         if _build.STABLE_ABI:
             kind.__call__ = completed(operator)(kind._call_impl)
         return kind
 
     return complete
-
-
-def _without_gradient(operator: str, y: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Returns y, an operator's result for these arguments, with an error in place of its gradient."""
-    if forward_ad._current_level >= 0:
-        _check_forward_gradient(operator, *args, *kwargs.values())
-    if isinstance(y, Tensor) and y.requires_grad:
-        x = next(value for value in (*args, *kwargs.values()) if isinstance(value, Tensor))
-        sizes = f"in_features={x.shape[-1]}, out_features={y.shape[-1]}"
-        return _NoGradient.apply(y, x, f"acl_qlinear::{operator} ({sizes})")
-    return y
 
 
 def completed_write(write: Callable[..., None]) -> Callable[..., None]:

@@ -46,7 +46,7 @@ def reframe(environment: dict[str, str], slurm: Path, tmp_path_factory: pytest.T
 
 
 def references(target: Path, costs: dict[str, float]) -> str:
-    target.write_text(json.dumps({"cluster:arm": {"tolerance": 0.1, "costs": costs}}))
+    target.write_text(json.dumps({"cluster:arm": {"tolerance": 0.03, "costs": costs}}))
     return f"Speed.references={target}"
 
 
@@ -57,8 +57,7 @@ def measured(reframe: Callable[..., str], slurm: Path, tmp_path_factory: pytest.
     costs = {name: cost for name, cost in kept.items() if name.startswith(("1×64×64 ", "8×768×768 "))}
     assert len(costs) == 12
     file = tmp_path_factory.mktemp("references") / "references.json"
-    printed = reframe(
-        0,
+    options = [
         "-r",
         "-n",
         "Correctness|Speed",
@@ -66,7 +65,12 @@ def measured(reframe: Callable[..., str], slurm: Path, tmp_path_factory: pytest.
         f"Speed.bench_options={','.join(['--counters', 'counts.txt', *SHAPES])}",
         "-S",
         references(file, costs),
-    )
+    ]
+    try:
+        printed = reframe(0, *options)
+    except AssertionError:
+        # One process in many has Python spend more on each call, as in test_no_case_has_grown.
+        printed = reframe(0, *options)
     assert "[  PASSED  ] Ran 2/2 test case(s) from 2 check(s)" in printed
     work = Path(printed.rsplit("FILES ", 1)[1])
     (report,) = work.glob("stage/**/report-0.json")
@@ -90,7 +94,7 @@ def test_what_must_fail_fails(reframe: Callable[..., str], measured: Path, tmp_p
         for case in report["cases"]
     }
     if fault == "slower":
-        costs[name] *= 0.8
+        costs[name] *= 0.9
     if fault == "no reference":
         del costs[name]
     if fault == "no line":

@@ -40,12 +40,9 @@ def side_by_side(meter: Meter, preset: Preset, case: Case) -> dict[str, Any]:
     error, share = max_error(case)
     engines = measured_engines(meter, preset, case)
     # A shape's fp32 layer and input are the same in every kind, and so is what Counters count of them.
-    known = meter.fp32_costs.get(case.shape) if isinstance(meter, Counters) else None
-    costs = meter.costs({e: case.call(e) for e in engines if e != "fp32" or not known})
-    if known:
-        costs["fp32"] = known
-    elif isinstance(meter, Counters):
-        meter.fp32_costs[case.shape] = costs["fp32"]
+    known = meter.fp32_costs if isinstance(meter, Counters) else {}
+    costs = meter.costs({e: case.call(e) for e in engines if e != "fp32" or case.shape not in known})
+    costs["fp32"] = known.setdefault(case.shape, costs.get("fp32", {}))
     return {"max_error": error, "share_off": share, **costs}
 
 
