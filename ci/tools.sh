@@ -19,7 +19,8 @@ install_python() {
     fi
     echo "== installing python3 python3-venv" >&2
     apt-get update -qq >&2
-    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends python3 python3-venv >&2
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+        -o DPkg::Lock::Timeout=600 python3 python3-venv >&2
 }
 
 make_environment() {

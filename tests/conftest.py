@@ -15,6 +15,8 @@ from aclpkg.base.pins import TORCH, VARIANTS
 from aclpkg.base.processes import exit_now, run
 from aclpkg.build import dist
 from aclpkg.inputs import bootstrap, emulator
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 # They run inside the prefixes; tests/emulated/test_prefixes.py starts them there.
 collect_ignore = ["emulated/inside"]
@@ -63,6 +65,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             names = ", ".join(other.removeprefix("test_inside_prefix[").rstrip("]") for other in there)
             raise pytest.UsageError(f"--in is {prefix!r}, expected one of {names}")
         items[:] = [there[name]]
+
+
+class ByFile(LoadScopeScheduling):
+    """A file's tests run on one worker, since they share what they measured; the prefixes on all of them."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return nodeid if "::test_inside_prefix[" in nodeid else nodeid.split("::")[0]
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByFile:
+    return ByFile(config, log)
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:

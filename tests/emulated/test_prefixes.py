@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from aclpkg.base.files import write_atomically
 from aclpkg.base.paths import ROOT
 from aclpkg.base.pins import rows
 from aclpkg.inputs import emulator
@@ -17,15 +18,15 @@ from ..conftest import MICROARCHITECTURES, PREFIXES, TORCH, TORCHES
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 Installed = Callable[[str, str], Path]
-# What tests inside print: of what Hypothesis drew, and of results.
-EXAMPLES: dict[tuple[str, str], str] = {}
-DIGESTS: dict[tuple[str, str], str] = {}
 
 
 @pytest.fixture(scope="session")
 def exchange(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder where each prefix leaves models for the others."""
-    return tmp_path_factory.mktemp("exchange")
+    """A folder where each prefix leaves models and digests for the others, one for all of pytest-xdist's workers."""
+    folder = tmp_path_factory.getbasetemp()
+    folder = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "exchange"
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 @pytest.fixture
@@ -77,27 +78,27 @@ def files_for(microarchitecture: str, torch: str) -> list[str] | None:
     return OF_BOTH if torch == TORCH else OF_EACH
 
 
-@pytest.mark.parametrize(("microarchitecture", "torch"), PREFIXES, ids=["-".join(row) for row in PREFIXES])
+LONGEST_FIRST = sorted(PREFIXES, key=lambda prefix: files_for(*prefix) is not None)
+
+
+# conftest.py has each of these start by itself, on whatever worker is free.
+@pytest.mark.parametrize(("microarchitecture", "torch"), LONGEST_FIRST, ids=["-".join(row) for row in LONGEST_FIRST])
 def test_inside_prefix(
-    run_tests: Callable[..., str], pytestconfig: pytest.Config, microarchitecture: str, torch: str
+    run_tests: Callable[..., str], exchange: Path, pytestconfig: pytest.Config, microarchitecture: str, torch: str
 ) -> None:
+    """The tests inside, with the same examples and the same bits in every prefix, each started from another folder."""
     chosen = shlex.split(pytestconfig.getoption("inside"))
     everything = chosen or pytestconfig.getoption("--all")
     files = None if everything else files_for(microarchitecture, torch)
     printed = run_tests(microarchitecture, torch, *chosen, files=files)
-    if not chosen:
-        EXAMPLES[microarchitecture, torch] = re.findall("examples (.*)", printed)[0]
-        DIGESTS[microarchitecture, torch] = re.findall("digest (.*)", printed)[0]
-
-
-def test_first_prefix_loads_what_all_saved(run_tests: Callable[..., str]) -> None:
-    """The oldest PyTorch and the other build; test_inside_prefix tried the opposite direction."""
-    printed = run_tests(*PREFIXES[0], "-k", "test_saved_models_load_everywhere")
-    assert f"loaded {len(PREFIXES)}" in printed
-
-
-def test_same_bits_on_every_cpu_and_pytorch() -> None:
-    assert len(DIGESTS) == len(PREFIXES), "run with test_inside_prefix"
-    assert len(set(DIGESTS.values())) == 1, DIGESTS
-    # Each prefix's tests were started from another folder.
-    assert len(set(EXAMPLES.values())) == 1, EXAMPLES
+    if chosen:
+        return
+    # Of what Hypothesis drew, and of results.
+    digests = "\n".join(re.findall("^(?:examples|digest) .+", printed, re.MULTILINE))
+    write_atomically(exchange / f"{microarchitecture}-{torch}.digests", digests)
+    of_all = {file.stem: file.read_text() for file in exchange.glob("*.digests")}
+    assert set(of_all.values()) == {digests} and digests.count("\n") == 1, of_all
+    # Each has loaded what was there before; the oldest PyTorch and the other build load what all have left.
+    if len(of_all) == len(PREFIXES):
+        printed = run_tests(*PREFIXES[0], "-k", "test_saved_models_load_everywhere")
+        assert f"loaded {len(PREFIXES)}" in printed

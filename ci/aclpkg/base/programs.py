@@ -37,5 +37,7 @@ def require_programs(programs: dict[str, str]) -> None:
         raise CiError(f"missing: {' '.join(missing)} (on Debian, as root: apt-get install {' '.join(packages)})")
     log(f"installing {' '.join(packages)}")
     run(["apt-get", "update", "-qq"])
-    install = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *packages]
+    # The machine's own upgrades, or a person, may be at it.
+    patient = ["-o", "DPkg::Lock::Timeout=600"]
+    install = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *patient, *packages]
     run(install, env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"})

@@ -8,7 +8,7 @@
   packages  the channel: contents, solving, rebuilding, publishing, damage
   cluster   modules, Slurm, images, Spack and EasyBuild, the commands in the documentation
 
-After the stages come arguments for pytest: -k NAME, -x, --lf and the like.
+After the stages come arguments for pytest: -k NAME, -x, --durations=20 and the like.
 """
 
 import argparse
@@ -92,7 +92,7 @@ def pytest_arguments(options: argparse.Namespace, others: list[str]) -> list[str
         inside = [f"--inside={shlex.join(others)}"]
         return ["-s", "tests/emulated/test_prefixes.py", "--in", options.prefix, *inside, *everything]
     targets = [f"tests/{word}" if word in PROGRAMS else word for word in options.stages]
-    side_by_side = ["-n", str(os.cpu_count()), "--maxprocesses", "4", "--dist", "loadfile", "--no-loadscope-reorder"]
+    side_by_side = ["-n", str(os.cpu_count()), "--maxprocesses", "4", "--dist", "loadscope", "--no-loadscope-reorder"]
     return [*side_by_side, *everything, *others, *(targets or ["tests"])]
 
 
