@@ -128,7 +128,42 @@ for function in exp exp2 log log2 pow; do
     printf '__asm__(".symver %s,%s@GLIBC_2.17");\n' $function{,} ${function}f{,}
 done > "$work/acl/glibc.h"
 
-hardening='-fstack-protector-strong -mbranch-protection=standard'
+# The same for libstdc++: what GCC's headers call of its newest version, by means of an old one (GCC 7's). It is
+# compiled apart, so that linking it takes these names in.
+cat > "$work/acl/oldest.cpp" <<'CPP'
+#include <new>
+#ifdef __GLIBCXX__
+extern "C" {
+void copy_exception(void* copy, const void* from) __asm__("_ZNSt15__exception_ptr13exception_ptrC1ERKS0_");
+void drop_exception(void* exception) __asm__("_ZNSt15__exception_ptr13exception_ptrD1Ev");
+void old_wait(void* condition, void* lock);
+__asm__(".symver old_wait,_ZNSt18condition_variable4waitERSt11unique_lockISt5mutexE@GLIBCXX_3.4.11");
+
+void add_reference(const void* exception) __asm__("_ZNSt15__exception_ptr13exception_ptr9_M_addrefEv");
+void release(void** exception) __asm__("_ZNSt15__exception_ptr13exception_ptr10_M_releaseEv");
+void wait(void* condition, void* lock) __asm__("_ZNSt18condition_variable4waitERSt11unique_lockISt5mutexE");
+[[noreturn]] void throw_bad_length() __asm__("_ZSt28__throw_bad_array_new_lengthv");
+
+// A copy that is never dropped is one reference more.
+void add_reference(const void* exception)
+{
+    void* copy;
+    copy_exception(&copy, exception);
+}
+
+void release(void** exception)
+{
+    drop_exception(exception);
+    *exception = nullptr;
+}
+
+void wait(void* condition, void* lock) { old_wait(condition, lock); }
+void throw_bad_length() { throw std::bad_array_new_length(); }
+}
+#endif
+CPP
+
+hardening=(-fstack-protector-strong -mbranch-protection=standard)
 options=(
     neon=1 opencl=0 os=linux "build=$build" "${variant_options[@]}"
     # A scheduler of the caller's, or ACL's own threads: no OpenMP runtime comes along.
@@ -140,7 +175,7 @@ options=(
 # ACL embeds these options into the library. Flags and paths of this machine stay out of it:
 # they are in a wrapper around the compiler. -w: a released version's warnings are upstream's.
 options+=(
-    "extra_cxx_flags=$variant_flags -w -fno-gnu-unique $hardening -include glibc.h"
+    "extra_cxx_flags=$variant_flags -w -fno-gnu-unique ${hardening[*]} -include glibc.h"
     # With symbols, so that perf and gdb name functions. No build ID: it would be one of this machine's paths, too.
     "extra_link_flags=-Wl,--build-id=none -Wl,-Bsymbolic -Wl,-z,relro,-z,now,-z,noexecstack,-z,text,-z,defs -Wl,--as-needed -Wl,--version-script=exports.map"
 )
@@ -150,14 +185,14 @@ write_wrapper() {
 #!/bin/sh
 case " \$* " in
     *" -c "*) exec $(command -v ccache || true) $2 "\$@" $variant_flags ;;
-    *) exec $2 "\$@" ${LDFLAGS:-} ;;
+    *) exec $2 "\$@" oldest.o ${LDFLAGS:-} ;;
 esac
 WRAPPER
     chmod +x "$work/acl/$1"
 }
 write_wrapper cxx "$CXX ${CXXFLAGS:-}"
 # KleidiAI's files, from 25.02 on, are C, and get none of extra_cxx_flags.
-write_wrapper cc "$CC ${CFLAGS:-} -w $hardening"
+write_wrapper cc "$CC ${CFLAGS:-} -w ${hardening[*]}"
 if [[ $operators == qlinear ]]; then
     # From 25.02 on ACL's list has them among Gemm's files; what they call is in operators that are left out.
     sed -i '/experimental\/operators\/Cpu\(FullyConnected\|MeanStdDevNormalization\|Pool2d\)\.cpp/d' "$work/acl/filelist.json"
@@ -171,6 +206,7 @@ cd "$work/acl"
 scons=(env CC=./cc CXX=./cxx GIT_DIR=none PYTHONHASHSEED=0 scons "${options[@]}" "$target")
 total=$("${scons[@]}" -n | grep -c ' -c .*-o\| -o .* -c ') || true
 ((total > 0)) || { "${scons[@]}" -n | tail -5 >&2; fail "scons has nothing to compile"; }
+./cxx -O2 -fPIC "${hardening[@]}" -c oldest.cpp -o oldest.o
 echo "ACL $version, $variant, operators $operators: $total files with $CXX, $jobs at once; log: $log"
 started=$SECONDS
 show_progress() {

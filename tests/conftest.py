@@ -68,10 +68,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 class ByFile(LoadScopeScheduling):
-    """A file's tests run on one worker, since they share what they measured; the prefixes on all of them."""
+    """A file's tests run on one worker, since they share what they measured; those inside prefixes on all of them."""
 
     def _split_scope(self, nodeid: str) -> str:
-        return nodeid if "::test_inside_prefix[" in nodeid else nodeid.split("::")[0]
+        file = nodeid.split("::")[0]
+        return nodeid if file.endswith("test_prefixes.py") else file
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByFile:

@@ -7,8 +7,17 @@ from pathlib import Path
 
 import torch
 
-from . import _build, _torch_version
+from . import _build, _builds
 from ._cpu import missing_features
+
+
+def _select() -> _builds.Build:
+    if platform.machine() != "aarch64":
+        raise ImportError(f"acl_qlinear is for AArch64, and this machine is {platform.machine()}")
+    return _builds.select(_build, torch.__version__, missing_features)
+
+
+BUILD = _select()
 
 
 def load() -> None:
@@ -17,30 +26,26 @@ def load() -> None:
     Raises ImportError, with the cause and the fix, where the CPU or PyTorch is
     not the one that this package was built for.
     """
-    if platform.machine() != "aarch64":
-        raise ImportError(f"acl_qlinear is for AArch64, and this machine is {platform.machine()}")
     # Before anything of ours is mapped: its first instruction may be one too many.
-    if missing := missing_features(_build.MICROARCHITECTURE):
+    if missing := missing_features(BUILD.microarchitecture):
         raise ImportError(
-            f"this acl_qlinear was built for {_build.MICROARCHITECTURE}, and this CPU lacks "
-            f"{', '.join(missing)}; install the build for every Armv8.2-A CPU: "
-            'conda install "acl-qlinear=*=*armv8_2a*"'
+            f"this acl_qlinear was built for {BUILD.microarchitecture}, and this CPU lacks {', '.join(missing)}; "
+            f"{_builds.what_to_do_about_cpu(missing_features)}"
         )
-    if not _torch_version.fits(_build, torch.__version__):
+    if not BUILD.fits(torch.__version__):
         raise ImportError(
-            f"this acl_qlinear was built for PyTorch {_torch_version.built_for(_build)}, and PyTorch "
+            f"this acl_qlinear was built for PyTorch {_builds.torch_minors(_build)}, and PyTorch "
             f"{torch.__version__} is installed; install the build that fits: "
-            f'conda install acl-qlinear "pytorch={_torch_version.minor_of(torch.__version__)}"'
+            f"{_builds.how_to_get_torch(_build, torch.__version__)}"
         )
-    library = Path(__file__).with_name("_C.so")
+    library = Path(__file__).parent / BUILD.library
     try:
         torch.ops.load_library(library)
     except OSError as error:
         # PyTorch 2.9 wraps the loader's words in its own.
         raise ImportError(
-            f"{library} cannot be loaded: {error.__cause__ or error}; the package arm-compute-library "
-            f"{_build.ACL_VERSION} must be in the same environment: "
-            "conda install --force-reinstall acl-qlinear arm-compute-library"
+            f"{library} cannot be loaded: {error.__cause__ or error}; Arm Compute Library {_build.ACL_VERSION} must be "
+            f"in the same environment: {_builds.how_to_install_again(_build)}"
         ) from error
     arm_compute_path = ctypes.CDLL(str(library)).acl_qlinear_arm_compute_path
     arm_compute_path.restype = ctypes.c_char_p

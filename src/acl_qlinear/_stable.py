@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from . import _build
+from ._load import BUILD
 
 
 def completed(operator: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -34,7 +34,7 @@ def completed(operator: str) -> Callable[[Callable[..., Any]], Callable[..., Any
                 return _NoGradient.apply(y, x, f"acl_qlinear::{operator} ({sizes})")
             return y
 
-        return call if _build.STABLE_ABI else function
+        return call if BUILD.stable_abi else function
 
     return complete
 
@@ -45,7 +45,7 @@ def completed_layer(operator: str) -> Callable[[type], type]:
     def complete(kind: Any) -> type:
         # Not its `forward`, which TorchScript compiles. Not its `__call__` either, which adds 6 % to a small call
         # to look for what `layer.compile()` made: a layer is one operator, of which it makes the same.
-        if _build.STABLE_ABI:
+        if BUILD.stable_abi:
             kind.__call__ = completed(operator)(kind._call_impl)
         return kind
 
@@ -54,7 +54,7 @@ def completed_layer(operator: str) -> Callable[[type], type]:
 
 def completed_write(write: Callable[..., None]) -> Callable[..., None]:
     """Returns acl_qlinear::linear_int8_out with its checks of x and out, the first and the last argument."""
-    if not _build.STABLE_ABI:
+    if not BUILD.stable_abi:
         return write
     name = "acl_qlinear::linear_int8_out"
 

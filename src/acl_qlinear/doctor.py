@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import Any
 
 if __package__:
-    from . import _build, _cpu, _streams, _torch_version
+    from . import _build, _builds, _cpu, _streams
 else:
     import _build  # type: ignore[import-not-found]
+    import _builds  # type: ignore[import-not-found,no-redef]
     import _cpu  # type: ignore[import-not-found,no-redef]
     import _streams  # type: ignore[import-not-found,no-redef]
-    import _torch_version  # type: ignore[import-not-found,no-redef]
 
     # Python has put this file's folder there; what lies in it is the package's, and no module by itself.
     del sys.path[0]
@@ -45,14 +45,26 @@ class Finding:
     fix: str = ""
 
 
+def _torch_version() -> str | None:
+    """PyTorch's version, without importing it."""
+    try:
+        return importlib.metadata.version("torch")
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _selected() -> Any:
+    """The build that would be loaded."""
+    return _builds.select(_build, _torch_version(), _cpu.missing_features)
+
+
 def microarchitecture() -> Finding:
     """A build for another CPU than this one."""
-    name, built = "microarchitecture", _build.MICROARCHITECTURE
+    name, built = "microarchitecture", _selected().microarchitecture
     if platform.machine() != "aarch64":
         return Finding(name, PROBLEM, f"this machine is {platform.machine()}", "acl-qlinear is for AArch64 only")
     if missing := _cpu.missing_features(built):
-        able = not _cpu.missing_features(ARMV8_2A)
-        fix = 'conda install "acl-qlinear=*=*armv8_2a*"' if able else "none: it is for CPUs with Armv8.2-A or newer"
+        fix = _builds.what_to_do_about_cpu(_cpu.missing_features)
         return Finding(name, PROBLEM, f"built for {built}, and this CPU lacks {', '.join(missing)}", fix)
     text = f"built for {built}, which this CPU can run"
     if built == ARMV8_2A and not _cpu.missing_features(NEOVERSE_V1):
@@ -62,15 +74,12 @@ def microarchitecture() -> Finding:
 
 def torch_minor() -> Finding:
     """A PyTorch that this build is not for."""
-    try:
-        version = importlib.metadata.version("torch")
-    except importlib.metadata.PackageNotFoundError:
-        fix = f'conda install "{_torch_version.conda_spec(_build)}"'
-        return Finding("PyTorch", PROBLEM, f"none for {sys.executable}", fix)
-    if not _torch_version.fits(_build, version):
-        text = f"built for PyTorch {_torch_version.built_for(_build)}, and PyTorch {version} is installed"
-        fix = f'conda install acl-qlinear "pytorch={_torch_version.minor_of(version)}"'
-        return Finding("PyTorch", PROBLEM, text, fix)
+    version = _torch_version()
+    if not version:
+        return Finding("PyTorch", PROBLEM, f"none for {sys.executable}", _builds.how_to_get_torch(_build, None))
+    if not _selected().fits(version):
+        text = f"built for PyTorch {_builds.torch_minors(_build)}, and PyTorch {version} is installed"
+        return Finding("PyTorch", PROBLEM, text, _builds.how_to_get_torch(_build, version))
     return Finding("PyTorch", OK, version)
 
 
@@ -212,7 +221,8 @@ def main() -> int:
         help="import this too, since it may bring another OpenMP runtime; may be repeated",
     )  # fmt: skip
     options = parser.parse_args()
-    build = f"{_build.MICROARCHITECTURE}, ACL {_build.ACL_VERSION}, PyTorch {_torch_version.built_for(_build)}"
+    microarchitectures = ", ".join(dict.fromkeys(build[0] for build in _build.BUILDS))
+    build = f"{microarchitectures}, ACL {_build.ACL_VERSION}, PyTorch {_builds.torch_minors(_build)}"
     print(f"acl-qlinear {_build.VERSION} (built for {build}) in {sys.prefix}", flush=True)
     findings = examine(options.modules, Path(sys.prefix))
     for finding in findings:

@@ -33,7 +33,9 @@ def exchange(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run_tests(installed: Installed, run_in: Run, exchange: Path) -> Callable[..., str]:
     """run_tests(microarchitecture, PyTorch, option…): runs the tests inside a prefix; what pytest printed."""
 
-    def run(microarchitecture: str, torch: str, *options: str, files: list[str] | None = None) -> str:
+    def run(
+        microarchitecture: str, torch: str, *options: str, files: list[str] | None = None, cpu: str | None = None
+    ) -> str:
         # Without the settings and the conftest.py of the tests around it.
         tests = ROOT / "tests/emulated/inside"
         apart = ["-c", "/dev/null", f"--rootdir={tests}", f"--confcutdir={tests}", "-p", "no:cacheprovider"]
@@ -41,7 +43,7 @@ def run_tests(installed: Installed, run_in: Run, exchange: Path) -> Callable[...
         done = run_in(
             installed(microarchitecture, torch),
             [*program, *options, *([tests / file for file in files] if files else [tests])],
-            emulator.CPUS[microarchitecture][0],
+            cpu or emulator.CPUS[microarchitecture][0],
             ONEDNN_PIN=ONEDNN[torch],
             EXCHANGE=str(exchange),
             EXCHANGE_AS=f"{microarchitecture}-{torch}.pt",
@@ -81,7 +83,14 @@ def files_for(microarchitecture: str, torch: str) -> list[str] | None:
 LONGEST_FIRST = sorted(PREFIXES, key=lambda prefix: files_for(*prefix) is not None)
 
 
-# conftest.py has each of these start by itself, on whatever worker is free.
+def compare_with_others(exchange: Path, name: str, printed: str) -> None:
+    """Asserts that Hypothesis drew the same and that results are the same as wherever tests ran before."""
+    digests = "\n".join(re.findall("^(?:examples|digest) .+", printed, re.MULTILINE))
+    write_atomically(exchange / f"{name}.digests", digests)
+    of_all = {file.stem: file.read_text() for file in exchange.glob("*.digests")}
+    assert set(of_all.values()) == {digests} and digests.count("\n") == 1, of_all
+
+
 @pytest.mark.parametrize(("microarchitecture", "torch"), LONGEST_FIRST, ids=["-".join(row) for row in LONGEST_FIRST])
 def test_inside_prefix(
     run_tests: Callable[..., str], exchange: Path, pytestconfig: pytest.Config, microarchitecture: str, torch: str
@@ -93,12 +102,36 @@ def test_inside_prefix(
     printed = run_tests(microarchitecture, torch, *chosen, files=files)
     if chosen:
         return
-    # Of what Hypothesis drew, and of results.
-    digests = "\n".join(re.findall("^(?:examples|digest) .+", printed, re.MULTILINE))
-    write_atomically(exchange / f"{microarchitecture}-{torch}.digests", digests)
-    of_all = {file.stem: file.read_text() for file in exchange.glob("*.digests")}
-    assert set(of_all.values()) == {digests} and digests.count("\n") == 1, of_all
+    compare_with_others(exchange, f"{microarchitecture}-{torch}", printed)
     # Each has loaded what was there before; the oldest PyTorch and the other build load what all have left.
-    if len(of_all) == len(PREFIXES):
+    if all((exchange / f"{'-'.join(prefix)}.digests").exists() for prefix in PREFIXES):
         printed = run_tests(*PREFIXES[0], "-k", "test_saved_models_load_everywhere")
         assert f"loaded {len(PREFIXES)}" in printed
+
+
+# Users' CPUs that are not what a build is tried on, and ACL's kernel there: relatives of Graviton 4, Grace, Axion and
+# Cobalt have vectors of 128 bits, an A64FX has vectors of 512 and no dot products in NEON.
+OTHER_CPUS = [
+    ("neoverse_v1", "neoverse-n2", "a64_interleaved_s8s32_mmla_8x12"),
+    ("armv8_2a", "neoverse-n2", "a64_interleaved_s8s32_mmla_8x12"),
+    ("armv8_2a", "cortex-a76", "a64_gemm_s8_8x12"),
+    ("armv8_2a", "a64fx", "sve_interleaved_s8s32_dot_8x3VL"),
+]
+
+
+@pytest.mark.skipif(emulator.NATIVE, reason="needs emulated CPUs")
+@pytest.mark.parametrize(("microarchitecture", "cpu", "kernel"), OTHER_CPUS)
+def test_other_cpus(
+    run_tests: Callable[..., str],
+    exchange: Path,
+    pytestconfig: pytest.Config,
+    microarchitecture: str,
+    cpu: str,
+    kernel: str,
+) -> None:
+    """The operators' tests; the same bits as everywhere."""
+    if (microarchitecture, cpu) != OTHER_CPUS[0][:2] and not pytestconfig.getoption("--all"):
+        pytest.skip("minutes for each CPU: ci/test.sh --all")
+    printed = run_tests(microarchitecture, TORCH, files=["test_operators.py"], cpu=cpu)
+    compare_with_others(exchange, f"{microarchitecture}-{cpu}", printed)
+    assert f"\nkernel {kernel}\n" in printed

@@ -2,6 +2,7 @@
 """What a package or an image consists of, as CycloneDX 1.6; of a package beside it, in PACKAGE.cdx.json."""
 
 import uuid
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -86,9 +87,16 @@ def package_sbom(package: BuiltPackage, stand_ins: dict[str, str]) -> str:
     return JsonV1Dot6(bom).output_as_string(indent=2) + "\n"
 
 
-def image_sbom(name: str, version: str, epoch: int, packages: list[dict[str, Any]], debs: list[Path]) -> str:
-    """The SBOM of an image: conda packages, as conda-meta/ has them, and Debian's."""
-    root = Component(name=name, version=version, type=ComponentType.CONTAINER, bom_ref=name)
+def collection_sbom(
+    name: str,
+    version: str,
+    epoch: int,
+    packages: list[dict[str, Any]],
+    debs: Iterable[Path] = (),
+    kind: ComponentType = ComponentType.CONTAINER,
+) -> str:
+    """The SBOM of what is made of conda packages, by their records, and of Debian's: an image, a wheel."""
+    root = Component(name=name, version=version, type=kind, bom_ref=name)
     components = [_component(record, record["sha256"], ComponentScope.REQUIRED) for record in packages]
     for deb in debs:
         # A file's name lacks the version's epoch.

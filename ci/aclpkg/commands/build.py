@@ -19,6 +19,7 @@ from ..base.programs import require_programs
 from ..build import dist
 from ..inputs import emulator
 from ..measure import bench
+from ..release import wheel
 from . import add_channel_options, argument_parser
 
 # On what kinds of layers the tables compare.
@@ -32,6 +33,7 @@ def main() -> None:
     parser.add_argument("--operators", choices=operators, default="qlinear", help="how much of ACL to build")
     # Its name before there was ci/hotspots.sh.
     parser.add_argument("--profile", choices=operators, dest="operators", help=argparse.SUPPRESS)
+    parser.add_argument("--wheel", action="store_true", help="also make the pip wheel, with every build in it")
     parser.add_argument("--no-table", action="store_true", help="stop when the channel is there")
     options = parser.parse_args()
     require_programs(emulator.PROGRAMS)
@@ -39,6 +41,9 @@ def main() -> None:
     upstream = dist.upstream_channels(options.channel)
     dist.build_channel(upstream, options.operators)
     log(f"channel: {dist.CHANNEL}")
+    if options.wheel:
+        made = wheel.make_wheel(dist.CHANNEL, DIST / "wheel")
+        log(f"wheel: {made}, {made.stat().st_size / 2**20:.1f} MiB")
     if options.no_table:
         return
     kinds = [word for kind in SHOWN_KINDS for word in ("--kind", kind)]

@@ -160,7 +160,7 @@ def make_image(output: Path, environment: str, microarchitecture: str) -> dict[s
         versions = {record["name"]: str(record["version"]) for record in records}
         version = versions[NAME]
         (roots[1] / SBOM).parent.mkdir(parents=True)
-        (roots[1] / SBOM).write_text(sbom.image_sbom(NAME, version, EPOCH, records, debs))
+        (roots[1] / SBOM).write_text(sbom.collection_sbom(NAME, version, EPOCH, records, debs))
         layout = Layout(work / "layout")
         everything = [_paths(root) for root in roots]
         layers = []

@@ -17,6 +17,7 @@ from rich.progress import track
 
 import acl_qlinear
 from acl_qlinear import _build
+from acl_qlinear._load import BUILD
 from acl_qlinear._streams import print_what_streams_can_take
 
 from . import plot, report, speed_limits
@@ -45,7 +46,7 @@ def versions() -> dict[str, str]:
         "acl_qlinear": acl_qlinear.__version__, "acl": _build.ACL_VERSION, "torch": torch.__version__,
         "onednn": onednn[1] if onednn else "none", "python": platform.python_version(), "numpy": np.__version__,
         "libc": " ".join(platform.libc_ver()), "kernel": platform.release(),
-        "microarchitecture": _build.MICROARCHITECTURE,
+        "microarchitecture": BUILD.microarchitecture,
     }  # fmt: skip
 
 
@@ -127,7 +128,7 @@ def check() -> int:
     for line in wrong:
         print(line, file=sys.stderr)
     if not wrong:
-        print(f"acl_qlinear {acl_qlinear.__version__} on {_build.MICROARCHITECTURE}: results are right")
+        print(f"acl_qlinear {acl_qlinear.__version__} on {BUILD.microarchitecture}: results are right")
     return 1 if wrong else 0
 
 
