@@ -9,8 +9,11 @@ import pytest
 import tomllib
 import yaml
 from aclpkg.base.paths import ROOT
-from aclpkg.base.pins import MICROARCHITECTURES, PYTHON, TORCH, VARIANTS, Microarchitecture, chosen
+from aclpkg.base.pins import MICROARCHITECTURES, PYTHON, TORCH, VARIANTS, Microarchitecture, chosen, rows
 from aclpkg.inputs.bootstrap import BOOTSTRAP
+
+from ..conftest import PREFIXES
+from ..emulated.test_prefixes import OF_BOTH, OF_EACH, files_for
 
 REQUIRED_FEATURES = runpy.run_path(str(ROOT / "src/acl_qlinear/_cpu.py"))["REQUIRED_FEATURES"]
 
@@ -84,3 +87,32 @@ def test_everything_from_pypi_is_pinned_by_hash() -> None:
     pinned = re.findall(r"^[\w.-]+(?:\[[\w,-]+\])?==\S+(?: ; .*?)? \\\n +--hash=sha256:", text, re.MULTILINE)
     assert len(pinned) == len(re.findall(r"^[\w.-]+(?:\[[\w,-]+\])?==", text, re.MULTILINE)) > 20
     assert all(re.fullmatch("[0-9a-f]{64}", sha) for wheel in BOOTSTRAP["wheels"] for sha in wheel["sha256"].values())
+
+
+def test_table_of_what_goes_with_what() -> None:
+    """docs/features.md says what the pins and the tests' own plan say."""
+    recipe = (ROOT / "recipe/acl-qlinear/recipe.yaml").read_text()
+    (python,) = re.findall(r"- python >=(\S+)", recipe)
+    names = {tuple(OF_BOTH): "numbers, saved models, processes", tuple(OF_EACH): "one for each part", (): "none"}
+    expected = []
+    for torch, abi in rows("pytorch", "pytorch_abi"):
+        plans = [files_for(name, torch) if (name, torch) in PREFIXES else [] for name in MICROARCHITECTURES]
+        cells = ["all" if plan is None else names[tuple(plan)] for plan in plans]
+        stable = abi == "stable"
+        tag = "ptstable" if stable else f"pt{torch.replace('.', '')}"
+        expected.append(f"| {torch}{' and later' if stable else ''} | `{tag}` | {' | '.join(cells)} |")
+    expected.append("")
+    expected.append(
+        f"Every build takes Python {python} or newer, and glibc {VARIANTS['glibc_floor'][0]} or newer. Tests"
+    )
+    columns = " | ".join(f"tests inside `{name}`" for name in MICROARCHITECTURES)
+    head = f"| PyTorch | build, by conda and in the wheel | {columns} |\n| --- | --- | --- | --- |\n"
+    assert head + "\n".join(expected) in (ROOT / "docs/features.md").read_text()
+
+
+def test_table_of_cpus() -> None:
+    """docs/features.md has the CPUs of the pins; what is in brackets is a name that people know."""
+    text = re.sub(r" \([A-Z]\w+\)", "", (ROOT / "docs/features.md").read_text())
+    for one in MICROARCHITECTURES.values():
+        cpus = ", ".join(f"`{cpu}`" for cpu in one.cpus) or "every other name, an unknown one, or none"
+        assert f"| {cpus} | `{one.name}` |\n" in text
