@@ -53,11 +53,11 @@ def torch_minors(held: Any) -> str:
     return ", ".join(minors)
 
 
-def what_to_do_about_cpu(missing_features: Callable[[str], list[str]]) -> str:
-    """Returns what helps where the build is for another CPU than this one."""
+def how_to_get_another_build(missing_features: Callable[[str], list[str]]) -> str:
+    """Returns the command that brings the build for every Armv8.2-A CPU, or that this CPU is none."""
     if missing_features("armv8.2-a"):
-        return "none helps: it is for CPUs with Armv8.2-A or newer"
-    return 'install the build for every Armv8.2-A CPU: conda install "acl-qlinear=*=*armv8_2a*"'
+        return "none: it is for CPUs with Armv8.2-A or newer"
+    return 'conda install "acl-qlinear=*=*armv8_2a*"'
 
 
 def how_to_get_torch(held: Any, installed: str | None) -> str:

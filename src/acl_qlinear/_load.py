@@ -30,7 +30,7 @@ def load() -> None:
     if missing := missing_features(BUILD.microarchitecture):
         raise ImportError(
             f"this acl_qlinear was built for {BUILD.microarchitecture}, and this CPU lacks {', '.join(missing)}; "
-            f"{_builds.what_to_do_about_cpu(missing_features)}"
+            f"install the build for every Armv8.2-A CPU: {_builds.how_to_get_another_build(missing_features)}"
         )
     if not BUILD.fits(torch.__version__):
         raise ImportError(
