@@ -11,7 +11,7 @@ import pytest
 from aclpkg.base import environment
 from aclpkg.base.files import holding_lock
 from aclpkg.base.paths import DIST, ROOT
-from aclpkg.base.pins import TORCH, VARIANTS
+from aclpkg.base.pins import TORCH, VARIANTS, rows
 from aclpkg.base.processes import exit_now, run
 from aclpkg.build import dist
 from aclpkg.inputs import bootstrap, emulator
@@ -42,6 +42,11 @@ PREFIXES = [
     for other, microarchitecture in enumerate(MICROARCHITECTURES)
     if torch in (TORCHES[0], TORCH) or number % len(MICROARCHITECTURES) != other
 ]
+# What the build strings of acl-qlinear begin with, by PyTorch.
+BUILD_TAGS = {
+    torch: "ptstable" if abi == "stable" else f"pt{torch.replace('.', '')}"
+    for torch, abi in rows("pytorch", "pytorch_abi")
+}
 ACL_VERSION = VARIANTS["acl_version"][0]
 counted = pytest.mark.skipif(emulator.NATIVE, reason="counts are for emulation; ci/bench.sh measures time")
 EXIT_STATUS = pytest.StashKey[int]()

@@ -4,7 +4,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from aclpkg.base.paths import ROOT
 from aclpkg.inputs import emulator
+
+INSIDE = ROOT / "tests/emulated/inside"
 
 
 def write_python(script: Path, cpu: str) -> None:
@@ -22,6 +25,14 @@ def write_python(script: Path, cpu: str) -> None:
     command = " ".join(f'"{word}"' for word in words)
     script.write_text("\n".join(["#!/bin/sh", *lines, f'exec {command} "$@"', ""]))
     script.chmod(0o755)
+
+
+def inside_command(*options: str, files: list[str] | None = None) -> list[str | Path]:
+    """The command that runs tests/emulated/inside in a prefix, or `files` of it; options: pytest's."""
+    # Without the settings and the conftest.py of the tests around it.
+    apart = ["-c", "/dev/null", f"--rootdir={INSIDE}", f"--confcutdir={INSIDE}", "-p", "no:cacheprovider"]
+    program = ["python", "-m", "pytest", "-q", "-s", "--color=no", "--disable-warnings", *apart]
+    return [*program, *options, *([INSIDE / file for file in files] if files else [INSIDE])]
 
 
 def command_in_root(root: Path, program: Sequence[str | Path], cpu: str) -> list[str]:

@@ -7,6 +7,8 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+FOR_WHOM = "it is for CPUs with Armv8.2-A or newer"
+
 
 class Build(NamedTuple):
     """What a library was built for."""
@@ -53,11 +55,9 @@ def torch_minors(held: Any) -> str:
     return ", ".join(minors)
 
 
-def how_to_get_another_build(missing_features: Callable[[str], list[str]]) -> str:
-    """Returns the command that brings the build for every Armv8.2-A CPU, or that this CPU is none."""
-    if missing_features("armv8.2-a"):
-        return "none: it is for CPUs with Armv8.2-A or newer"
-    return 'conda install "acl-qlinear=*=*armv8_2a*"'
+def how_to_get_another_build(missing_features: Callable[[str], list[str]]) -> str | None:
+    """Returns the command that brings the build for every Armv8.2-A CPU; None where this is not such a CPU."""
+    return None if missing_features("armv8.2-a") else 'conda install "acl-qlinear=*=*armv8_2a*"'
 
 
 def how_to_get_torch(held: Any, installed: str | None) -> str:

@@ -28,9 +28,10 @@ def load() -> None:
     """
     # Before anything of ours is mapped: its first instruction may be one too many.
     if missing := missing_features(BUILD.microarchitecture):
+        command = _builds.how_to_get_another_build(missing_features)
         raise ImportError(
             f"this acl_qlinear was built for {BUILD.microarchitecture}, and this CPU lacks {', '.join(missing)}; "
-            f"install the build for every Armv8.2-A CPU: {_builds.how_to_get_another_build(missing_features)}"
+            + (f"install the build for every Armv8.2-A CPU: {command}" if command else _builds.FOR_WHOM)
         )
     if not BUILD.fits(torch.__version__):
         raise ImportError(

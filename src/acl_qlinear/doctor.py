@@ -64,7 +64,7 @@ def microarchitecture() -> Finding:
     if platform.machine() != "aarch64":
         return Finding(name, PROBLEM, f"this machine is {platform.machine()}", "acl-qlinear is for AArch64 only")
     if missing := _cpu.missing_features(built):
-        fix = _builds.how_to_get_another_build(_cpu.missing_features)
+        fix = _builds.how_to_get_another_build(_cpu.missing_features) or f"none: {_builds.FOR_WHOM}"
         return Finding(name, PROBLEM, f"built for {built}, and this CPU lacks {', '.join(missing)}", fix)
     text = f"built for {built}, which this CPU can run"
     if built == ARMV8_2A and not _cpu.missing_features(NEOVERSE_V1):

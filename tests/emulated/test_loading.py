@@ -26,6 +26,15 @@ def test_cpu_that_lacks_instructions(installed: Installed, run_in: Run) -> None:
     assert "sve" in last and "i8mm" in last and 'conda install "acl-qlinear=*=*armv8_2a*"' in last
 
 
+@pytest.mark.skipif(emulator.NATIVE, reason="needs an emulated CPU that lacks instructions")
+def test_cpu_that_no_build_is_for(installed: Installed, run_in: Run) -> None:
+    """A Cortex-A72 has Armv8.0."""
+    done = run_in(installed("armv8_2a", TORCH), ["python", "-c", "import acl_qlinear"], "cortex-a72")
+    last = done.stderr.splitlines()[-1]
+    assert done.returncode == 1 and "built for armv8.2-a, and this CPU lacks atomics" in last
+    assert last.endswith("; it is for CPUs with Armv8.2-A or newer")
+
+
 @pytest.mark.skipif(emulator.NATIVE, reason="needs an emulated A64FX")
 def test_armv8_2a_on_another_cpu(installed: Installed, run_in: Run) -> None:
     """An A64FX: 512-bit SVE, no i8mm, so other kernels."""

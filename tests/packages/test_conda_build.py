@@ -16,7 +16,7 @@ from aclpkg.release.staged_recipes import write_staged_recipes
 from rattler_build.render import RenderConfig, RenderedVariant
 from rattler_build.tool_config import PlatformConfig, ToolConfiguration
 
-from ..conftest import MICROARCHITECTURES
+from ..conftest import BUILD_TAGS, MICROARCHITECTURES
 
 MACHINE = SUBDIR[platform.machine()]
 
@@ -114,5 +114,5 @@ def test_staged_recipes_are_built_by_plain_rattler_build(
     built = {file.name for file in (tmp_path / "output").glob("*/*.conda")}
     ours = {file.name for file in dist.CHANNEL.glob("*/*.conda")}
     assert built == {name for name in ours if name.startswith("acl-microarch")} | {
-        name for name in ours if name.startswith("acl-qlinear-") and f"pt{TORCH.replace('.', '')}_armv8_2a" in name
+        name for name in ours if name.startswith("acl-qlinear-") and f"{BUILD_TAGS[TORCH]}_armv8_2a" in name
     }

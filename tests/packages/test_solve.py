@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 from aclpkg.base import archives, environment
-from aclpkg.base.pins import MICROARCHITECTURES, VARIANTS, rows
+from aclpkg.base.pins import MICROARCHITECTURES, VARIANTS
 from rattler import Version
 from rattler.exceptions import SolverError
+
+from ..conftest import BUILD_TAGS
 
 V1_NAMES = MICROARCHITECTURES["neoverse_v1"].cpus
 OTHER_NAMES = ["neoverse_n1", "a64fx", "cortex_a72", "thunderx2", "ampere1", "m1", "aarch64", "never_heard_of_it", None]
@@ -19,14 +21,13 @@ def builds(channels: list[str], *specs: str, cpu: str | None, glibc: str = "2.36
     return {r.name.normalized: str(r.build) for r in environment.resolve(channels, list(specs), cpu, glibc)}
 
 
-@pytest.mark.parametrize(("torch", "abi"), rows("pytorch", "pytorch_abi"))
+@pytest.mark.parametrize("torch", BUILD_TAGS)
 @pytest.mark.parametrize(
     ("cpu", "expected"), [(n, "neoverse_v1") for n in V1_NAMES] + [(n, "armv8_2a") for n in OTHER_NAMES]
 )
-def test_cpu_decides(channels: list[str], cpu: str | None, expected: str, torch: str, abi: str) -> None:
+def test_cpu_decides(channels: list[str], cpu: str | None, expected: str, torch: str) -> None:
     found = builds(channels, "acl-qlinear", f"pytorch {torch}.*", cpu=cpu)
-    tag = "ptstable" if abi == "stable" else f"pt{torch.replace('.', '')}"
-    assert found["acl-qlinear"].startswith(f"{tag}_{expected}_")
+    assert found["acl-qlinear"].startswith(f"{BUILD_TAGS[torch]}_{expected}_")
     assert found["arm-compute-library"].startswith(f"{expected}_")
 
 

@@ -16,16 +16,16 @@ import pytest
 from aclpkg.base import archives, environment
 from aclpkg.base.hashes import sha256
 from aclpkg.base.messages import CiError
-from aclpkg.base.paths import CACHE, ROOT
+from aclpkg.base.paths import CACHE
 from aclpkg.base.pins import EPOCH, PYTHON, SITE_PACKAGES, TORCH, VARIANTS
 from aclpkg.base.processes import run
 from aclpkg.build import bytecode, dist
 from aclpkg.release import wheel as wheels
 
-from ..conftest import ACL_VERSION, MICROARCHITECTURES, TORCHES
+from ..conftest import ACL_VERSION, BUILD_TAGS, MICROARCHITECTURES, TORCHES
+from ..emulation import inside_command
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
-MINORS = {torch: f"pt{torch.replace('.', '')}" for torch in TORCHES[:-1]} | {TORCHES[-1]: "ptstable"}
 
 
 @pytest.fixture(scope="session")
@@ -42,7 +42,7 @@ def test_contents(wheel: Path) -> None:
         sbom = json.loads(archive.read("acl_qlinear-0.2.0.dist-info/sboms/acl-qlinear.cdx.json"))
     libraries = {name.removeprefix("acl_qlinear/builds/") for name in names if ".so" in name}
     soname = next(Path(name).name for name in libraries if "libarm_compute" in name)
-    expected = [*(f"{minor}.so" for minor in MINORS.values()), soname]
+    expected = [*(f"{tag}.so" for tag in BUILD_TAGS.values()), soname]
     assert libraries == {f"{name}/{file}" for name in MICROARCHITECTURES for file in expected}
     assert "acl_qlinear-0.2.0.data/scripts/acl-qlinear" in names and not [name for name in names if "conda" in name]
     assert metadata.get_all("Requires-Dist") == [f"torch>={TORCHES[0]}", "numpy", "rich>=13"]
@@ -134,7 +134,7 @@ def test_the_build_that_fits_is_taken(run_venv: Run, torch: str, cpu: str, expec
     )
     done = run_venv(torch, ["-c", program], cpu)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.splitlines()[0] == f"builds/{MICROARCHITECTURES[expected]}/{MINORS[torch]}.so"
+    assert done.stdout.splitlines()[0] == f"builds/{MICROARCHITECTURES[expected]}/{BUILD_TAGS[torch]}.so"
     assert f"on {VARIANTS['acl_variant'][expected]}: results are right" in done.stdout
 
 
@@ -182,9 +182,7 @@ def test_doctor_in_a_virtual_environment(run_venv: Run, installed_wheel: Callabl
 
 
 def test_models(run_venv: Run, tmp_path: Path) -> None:
-    tests = ROOT / "tests/emulated/inside"
-    apart = ["-c", "/dev/null", f"--rootdir={tests}", f"--confcutdir={tests}", "-p", "no:cacheprovider"]
-    words = ["-m", "pytest", "-q", "--color=no", *apart, tests / "test_models.py"]
+    _, *words = inside_command(files=["test_models.py"])
     done = run_venv(TORCHES[-1], words, "neoverse-n1", EXCHANGE=str(tmp_path), EXCHANGE_AS="wheel.pt")
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
     assert re.search(r"^\d+ passed", done.stdout.splitlines()[-1])

@@ -12,7 +12,7 @@ from aclpkg.base.paths import ROOT
 from aclpkg.base.pins import MICROARCHITECTURES, PYTHON, TORCH, VARIANTS, Microarchitecture, chosen, rows
 from aclpkg.inputs.bootstrap import BOOTSTRAP
 
-from ..conftest import PREFIXES
+from ..conftest import BUILD_TAGS, PREFIXES
 from ..emulated.test_prefixes import OF_BOTH, OF_EACH, files_for
 
 REQUIRED_FEATURES = runpy.run_path(str(ROOT / "src/acl_qlinear/_cpu.py"))["REQUIRED_FEATURES"]
@@ -98,9 +98,8 @@ def test_table_of_what_goes_with_what() -> None:
     for torch, abi in rows("pytorch", "pytorch_abi"):
         plans = [files_for(name, torch) if (name, torch) in PREFIXES else [] for name in MICROARCHITECTURES]
         cells = ["all" if plan is None else names[tuple(plan)] for plan in plans]
-        stable = abi == "stable"
-        tag = "ptstable" if stable else f"pt{torch.replace('.', '')}"
-        expected.append(f"| {torch}{' and later' if stable else ''} | `{tag}` | {' | '.join(cells)} |")
+        later = " and later" if abi == "stable" else ""
+        expected.append(f"| {torch}{later} | `{BUILD_TAGS[torch]}` | {' | '.join(cells)} |")
     expected.append("")
     expected.append(
         f"Every build takes Python {python} or newer, and glibc {VARIANTS['glibc_floor'][0]} or newer. Tests"

@@ -92,8 +92,8 @@ def collection_sbom(
     version: str,
     epoch: int,
     packages: list[dict[str, Any]],
+    kind: ComponentType,
     debs: Iterable[Path] = (),
-    kind: ComponentType = ComponentType.CONTAINER,
 ) -> str:
     """The SBOM of what is made of conda packages, by their records, and of Debian's: an image, a wheel."""
     root = Component(name=name, version=version, type=kind, bom_ref=name)

@@ -16,6 +16,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from cyclonedx.model.component import ComponentType
+
 from ..base import archives, environment
 from ..base.files import replacing
 from ..base.hashes import sha256
@@ -160,7 +162,7 @@ def make_image(output: Path, environment: str, microarchitecture: str) -> dict[s
         versions = {record["name"]: str(record["version"]) for record in records}
         version = versions[NAME]
         (roots[1] / SBOM).parent.mkdir(parents=True)
-        (roots[1] / SBOM).write_text(sbom.collection_sbom(NAME, version, EPOCH, records, debs))
+        (roots[1] / SBOM).write_text(sbom.collection_sbom(NAME, version, EPOCH, records, ComponentType.CONTAINER, debs))
         layout = Layout(work / "layout")
         everything = [_paths(root) for root in roots]
         layers = []

@@ -12,6 +12,7 @@ import shutil
 import sys
 import tempfile
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ class Unpacked:
         """The folder of the Python package."""
         return self.folder / "site-packages/acl_qlinear"
 
-    @property
+    @cached_property
     def held(self) -> dict[str, Any]:
         """The contents of its _build.py."""
         return runpy.run_path(str(self.python / "_build.py"))
@@ -160,7 +161,7 @@ def _write_metadata(tree: Path, ours: list[Unpacked], acl: list[Unpacked]) -> No
     )
     (info / "sboms").mkdir()
     records = [package.record for package in (*ours, *acl)]
-    text = sbom.collection_sbom("acl-qlinear", first.held["VERSION"], EPOCH, records, kind=ComponentType.LIBRARY)
+    text = sbom.collection_sbom("acl-qlinear", first.held["VERSION"], EPOCH, records, ComponentType.LIBRARY)
     (info / "sboms/acl-qlinear.cdx.json").write_text(text)
 
 
