@@ -35,12 +35,13 @@ LONGEST_FIRST = [
 
 MICROARCHITECTURES = VARIANTS["microarchitecture"]
 TORCHES = VARIANTS["pytorch"]
-# Both builds for the oldest PyTorch and for the newest that has builds of its own, one for every other PyTorch.
+# Both builds for the oldest PyTorch and for the newest that has builds of its own, one for every other PyTorch: the
+# last microarchitecture's for the newest of all, and so on in turn.
 PREFIXES = [
     (microarchitecture, torch)
     for number, torch in enumerate(TORCHES)
     for other, microarchitecture in enumerate(MICROARCHITECTURES)
-    if torch in (TORCHES[0], TORCH) or number % len(MICROARCHITECTURES) != other
+    if torch in (TORCHES[0], TORCH) or other == (number - len(TORCHES)) % len(MICROARCHITECTURES)
 ]
 # What the build strings of acl-qlinear begin with, by PyTorch.
 BUILD_TAGS = {
@@ -54,6 +55,7 @@ EXIT_STATUS = pytest.StashKey[int]()
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--all", action="store_true", help="also what takes longest: see CONTRIBUTING.md")
+    parser.addoption("--update-tables", action="store_true", help="write the tables of docs/features.md from the pins")
     parser.addoption("--channel", action="append", default=[], help="where compilers, Python and PyTorch come from")
     parser.addoption("--in", dest="prefix", metavar="PREFIX", help="only the tests inside this prefix")
     parser.addoption("--inside", default="", metavar="ARGUMENTS", help="with --in: pytest's arguments for these tests")

@@ -29,9 +29,9 @@ def load() -> None:
     # Before anything of ours is mapped: its first instruction may be one too many.
     if missing := missing_features(BUILD.microarchitecture):
         command = _builds.how_to_get_another_build(missing_features)
+        fix = f"; install the build for every Armv8.2-A CPU: {command}" if command else f"; {_builds.FOR_WHOM}"
         raise ImportError(
-            f"this acl_qlinear was built for {BUILD.microarchitecture}, and this CPU lacks {', '.join(missing)}; "
-            + (f"install the build for every Armv8.2-A CPU: {command}" if command else _builds.FOR_WHOM)
+            f"this acl_qlinear was built for {BUILD.microarchitecture}, and this CPU lacks {', '.join(missing)}{fix}"
         )
     if not BUILD.fits(torch.__version__):
         raise ImportError(

@@ -114,6 +114,7 @@ def deployed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 # Slurm
 
 NODES = 3
+SETTINGS_OF_PROGRAMS = ("OMP_", "GOMP_", "OPENBLAS_", "PYTHON", "TORCH", "MALLOC_", "GLIBC_")
 CONFIGURATION = """
 ClusterName=test
 SlurmctldHost={host}(127.0.0.1)
@@ -207,8 +208,10 @@ def environment(slurm: Path, deployed: Path, lmod: Path) -> dict[str, str]:
     shutil.copy(next(deployed.glob("software/neoverse_v1/acl-qlinear/*/bin/acl-qlinear")), programs)
     # The module's own programs are for AArch64: these run them.
     module = f'() {{ eval "$({lmod} bash "$@")"; PATH={programs}:$PATH; }}'
+    # Settings of whoever starts the tests, which Slurm would take along.
+    own = {name: value for name, value in os.environ.items() if not name.startswith(SETTINGS_OF_PROGRAMS)}
     return {
-        **os.environ,
+        **own,
         "RFM_COLORIZE": "n",
         "SLURM_CONF": str(slurm / "slurm.conf"),
         "LMOD_CMD": str(lmod),
