@@ -49,6 +49,12 @@ Tensor without_gradient(const char* op, const Tensor& x, Tensor y) {
     return y;
 }
 
+// Whether nothing is between here and the operator: it is called without a second walk through the dispatcher.
+bool is_direct(c10::DispatchKeySet keys, const Tensor& x) {
+    return (keys & c10::after_ADInplaceOrView_keyset).highestPriorityTypeId() == c10::DispatchKey::CPU &&
+           !x.requires_grad() && !torch::autograd::isFwGradDefined(x);
+}
+
 // Calls an operator as it is for tensors without gradients.
 template <typename Signature, typename... Arguments>
 decltype(auto) call_below(const c10::TypedOperatorHandle<Signature>& op, c10::DispatchKeySet keys,
@@ -57,17 +63,13 @@ decltype(auto) call_below(const c10::TypedOperatorHandle<Signature>& op, c10::Di
     return op.redispatch(keys & c10::after_ADInplaceOrView_keyset, std::forward<Arguments>(arguments)...);
 }
 
-Tensor linear_autograd(c10::DispatchKeySet keys, const Tensor& x, const Tensor& packed, double output_scale,
-                       int64_t output_zero_point, std::optional<ScalarType> output_dtype, Text activation,
-                       double negative_slope) {
-    static const auto op = find_operator<decltype(linear)>("acl_qlinear::linear");
-    // Quantized tensors require no gradient.
-    return call_below(op, keys, x, packed, output_scale, output_zero_point, output_dtype, activation, negative_slope);
-}
-
 Tensor linear_int8_autograd(c10::DispatchKeySet keys, const Tensor& x, double x_scale, int64_t x_zero_point,
                             const Tensor& packed, double output_scale, int64_t output_zero_point,
                             std::optional<ScalarType> output_dtype, Text activation, double negative_slope) {
+    if (is_direct(keys, x)) {
+        return linear_int8(x, x_scale, x_zero_point, packed, output_scale, output_zero_point, output_dtype, activation,
+                           negative_slope);
+    }
     constexpr const char* name = "acl_qlinear::linear_int8";
     static const auto op = find_operator<decltype(linear_int8)>(name);
     return without_gradient(name, x,
@@ -90,6 +92,9 @@ void linear_int8_out_autograd(c10::DispatchKeySet keys, const Tensor& x, double 
 
 Tensor linear_dynamic_autograd(c10::DispatchKeySet keys, const Tensor& x, const Tensor& packed, bool reduce_range,
                                std::optional<ScalarType> output_dtype, Text activation, double negative_slope) {
+    if (is_direct(keys, x)) {
+        return linear_dynamic(x, packed, reduce_range, output_dtype, activation, negative_slope);
+    }
     constexpr const char* name = "acl_qlinear::linear_dynamic";
     static const auto op = find_operator<decltype(linear_dynamic)>(name);
     return without_gradient(name, x,
@@ -99,7 +104,8 @@ Tensor linear_dynamic_autograd(c10::DispatchKeySet keys, const Tensor& x, const 
 } // namespace
 
 void implement_autograd(torch::Library& m) {
-    m.impl("linear", linear_autograd);
+    // Quantized tensors require no gradient.
+    m.impl("linear", torch::CppFunction::makeFallthrough());
     m.impl("linear_int8", linear_int8_autograd);
     m.impl("linear_int8_out", linear_int8_out_autograd);
     m.impl("linear_dynamic", linear_dynamic_autograd);
