@@ -195,7 +195,7 @@ def check_quantize(way, rng, model, inputs, tally):
         options["calibrate"] = lambda m: [m(x) for x in inputs if x.numel()]
         observers = [tq.HistogramObserver.with_args(bins=64), tq.MinMaxObserver, tq.MovingAverageMinMaxObserver]
         # The default, a histogram of 2048 bins, takes seconds for a layer where it is emulated.
-        if len(linears) > 3 or rng.random() < 0.97:
+        if len(linears) > 3 or rng.random() < 0.99:
             observer = rng.choice(observers)
             # It stays near what it saw first, and other inputs saturate.
             covers_all = observer is not tq.MovingAverageMinMaxObserver
