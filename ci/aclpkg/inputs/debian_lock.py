@@ -12,7 +12,8 @@ UNPACKED = ("emulated_root", "image_root", "module_systems", "googletest")
 def pinned_names() -> dict[tuple[str, str], set[str]]:
     """Returns the names of packages, and of source packages, by release and architecture."""
     found: dict[tuple[str, str], set[str]] = {}
-    for spec in [*BOOTSTRAP["debian"], *({**BOOTSTRAP[name], "kind": "target"} for name in UNPACKED)]:
+    unpacked = [*(BOOTSTRAP[name] for name in UNPACKED), *BOOTSTRAP["pythons"]]
+    for spec in [*BOOTSTRAP["debian"], *({**spec, "kind": "target"} for spec in unpacked)]:
         names = spec["packages"]
         for machine, arch in DEB_ARCH.items():
             if spec["kind"] in ("tool", "both") or machine == "aarch64":
