@@ -2,6 +2,7 @@
 """Loads the operators, or says which of the possible causes keeps it from that."""
 
 import ctypes
+import os
 import platform
 import tempfile
 from pathlib import Path
@@ -27,7 +28,8 @@ def _load_beside_torch(library: Path) -> None:
     `library` needs libtorch_cpu.so, and the loader looks for it in the same folder. A link is enough: the loader
     knows what is loaded by its inode.
     """
-    mapped = {line.split(maxsplit=5)[5] for line in Path("/proc/self/maps").read_text().splitlines() if ".so." in line}
+    lines = os.fsdecode(Path("/proc/self/maps").read_bytes()).splitlines()
+    mapped = {line.split(maxsplit=5)[5] for line in lines if ".so." in line}
     versioned = {
         name: file
         for file in mapped
