@@ -261,19 +261,24 @@ def test_later_pythons(
 
 
 def make_stand_ins(compiler: Path, libraries: list[Path], target: Path) -> None:
-    """CUDA's libraries without functions, as far as others need them to be loaded."""
-    needed: dict[str, set[str]] = {}
+    """CUDA's libraries with functions that do nothing, for those that need them."""
+    needed: dict[str, dict[str, set[str]]] = {}
     for library in libraries:
-        for name, versions in elf.needed_libraries(library).items():
-            needed.setdefault(name, set()).update(versions)
+        for name, versions in elf.needed_symbols(library).items():
+            for version, symbols in versions.items():
+                needed.setdefault(name, {}).setdefault(version, set()).update(symbols)
+            needed.setdefault(name, {})
+    anywhere = set(filter(re.compile("cu|nv|nccl").match, needed[""][""]))
     target.mkdir()
-    for name in filter(re.compile("lib(cu|nv|nccl)").match, needed):
-        versions = sorted(needed[name])
+    for name in filter(re.compile("lib(cu|nv|nccl)").match, needed.keys() - {library.name for library in libraries}):
         source, script = target / "stand_in.c", target / "stand_in.map"
-        source.write_text("".join(f"void stand_in_{i}(void) {{}}\n" for i in range(len(versions))))
-        script.write_text("".join(f"{version} {{ stand_in_{i}; }};\n" for i, version in enumerate(versions)))
-        options = [f"-Wl,-soname,{name}", *[f"-Wl,--version-script={script}"] * bool(versions)]
-        run([compiler / f"bin/{TRIPLET}-gcc", "-shared", "-nostdlib", *options, source, "-o", target / name])
+        functions = set().union(*needed[name].values()) if needed[name] else anywhere
+        source.write_text("".join(f"void {function}(void) {{}}\n" for function in functions))
+        script.write_text(
+            "".join(f"{version} {{ {'; '.join(symbols)}; }};\n" for version, symbols in needed[name].items())
+        )
+        options = [f"-Wl,-soname,{name}", *[f"-Wl,--version-script={script}"] * bool(needed[name])]
+        run([compiler / f"bin/{TRIPLET}-gcc", "-shared", "-nostdlib", "-w", *options, source, "-o", target / name])
 
 
 @pytest.mark.parametrize("torch", ["2.14.1", "2.15.0"])

@@ -27,16 +27,37 @@ def is_program_for(file: Path, machine: str) -> bool:
     return header.e_type in ("ET_EXEC", "ET_DYN") and header.e_machine == MACHINES[machine]
 
 
-def needed_libraries(file: Path) -> dict[str, set[str]]:
-    """The libraries that a file needs, and which versions of their symbols: {"libc.so.6": {"GLIBC_2.17"}}, say."""
-    found: dict[str, set[str]] = {}
+def required_symbol_versions(file: Path) -> set[str]:
+    """The versions of other libraries' symbols that a file needs: GLIBC_2.17, say."""
+    with file.open("rb") as content:
+        section = ELFFile(content).get_section_by_name(".gnu.version_r")
+        if not isinstance(section, GNUVerNeedSection):
+            return set()
+        return {version.name for _, versions in section.iter_versions() for version in versions}
+
+
+def needed_symbols(file: Path) -> dict[str, dict[str, set[str]]]:
+    """The symbols that a file needs, by library and version: {"libc.so.6": {"GLIBC_2.17": {"printf"}}}, say.
+
+    Of those without a version a file does not say where they are: they are in {"": {"": {…}}}.
+    """
+    anywhere: set[str] = set()
+    found: dict[str, dict[str, set[str]]] = {"": {"": anywhere}}
     with file.open("rb") as content:
         elf = ELFFile(content)
-        dynamic, versions = (elf.get_section_by_name(name) for name in (".dynamic", ".gnu.version_r"))
+        dynamic, needed, versions, symbols = (
+            elf.get_section_by_name(name) for name in (".dynamic", ".gnu.version_r", ".gnu.version", ".dynsym")
+        )
         if isinstance(dynamic, DynamicSection):
-            found |= {tag.needed: set() for tag in dynamic.iter_tags("DT_NEEDED")}
-        if isinstance(versions, GNUVerNeedSection):
-            found |= {library.name: {version.name for version in names} for library, names in versions.iter_versions()}
+            found |= {tag.needed: {} for tag in dynamic.iter_tags("DT_NEEDED")}
+        if isinstance(needed, GNUVerNeedSection) and versions and symbols:
+            numbered = {}
+            for library, names in needed.iter_versions():
+                for version in names:
+                    numbered[version["vna_other"]] = found.setdefault(library.name, {}).setdefault(version.name, set())
+            for symbol, version in zip(symbols.iter_symbols(), versions.iter_symbols(), strict=True):
+                if symbol["st_shndx"] == "SHN_UNDEF":
+                    numbered.get(version["ndx"], anywhere).add(symbol.name)
     return found
 
 
@@ -44,7 +65,7 @@ def newest_symbol_versions(files: Iterable[Path]) -> dict[str, tuple[int, ...]]:
     """The newest version of each kind (GLIBC, GLIBCXX, GCC …) that files need; what has no number is left out."""
     newest: dict[str, tuple[int, ...]] = {}
     for file in files:
-        for name in set().union(*needed_libraries(file).values()):
+        for name in required_symbol_versions(file):
             kind, _, version = name.partition("_")
             if version.replace(".", "").isdigit():
                 numbers = tuple(map(int, version.split(".")))
