@@ -261,7 +261,7 @@ def test_later_pythons(
 
 
 def make_stand_ins(compiler: Path, libraries: list[Path], target: Path) -> None:
-    """CUDA's libraries with functions that do nothing, for those that need them."""
+    """CUDA's libraries with functions that answer that there is no device, for those that need them."""
     needed: dict[str, dict[str, set[str]]] = {}
     for library in libraries:
         for name, versions in elf.needed_symbols(library).items():
@@ -273,7 +273,7 @@ def make_stand_ins(compiler: Path, libraries: list[Path], target: Path) -> None:
     for name in filter(re.compile("lib(cu|nv|nccl)").match, needed.keys() - {library.name for library in libraries}):
         source, script = target / "stand_in.c", target / "stand_in.map"
         functions = set().union(*needed[name].values()) if needed[name] else anywhere
-        source.write_text("".join(f"void {function}(void) {{}}\n" for function in functions))
+        source.write_text("".join(f"int {function}(void) {{ return 100; }}\n" for function in functions))
         script.write_text(
             "".join(f"{version} {{ {'; '.join(symbols)}; }};\n" for version, symbols in needed[name].items())
         )

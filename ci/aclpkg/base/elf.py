@@ -8,7 +8,7 @@ from pathlib import Path
 from elftools.common.exceptions import ELFError
 from elftools.elf.dynamic import DynamicSection
 from elftools.elf.elffile import ELFFile
-from elftools.elf.gnuversions import GNUVerNeedSection
+from elftools.elf.gnuversions import GNUVerNeedSection, GNUVerSymSection
 from elftools.elf.sections import SymbolTableSection
 
 MACHINES = {"x86_64": "EM_X86_64", "aarch64": "EM_AARCH64"}
@@ -43,18 +43,18 @@ def needed_symbols(file: Path) -> dict[str, dict[str, set[str]]]:
     """
     anywhere: set[str] = set()
     found: dict[str, dict[str, set[str]]] = {"": {"": anywhere}}
+    numbered: dict[int, set[str]] = {}
     with file.open("rb") as content:
         elf = ELFFile(content)
-        dynamic, needed, versions, symbols = (
-            elf.get_section_by_name(name) for name in (".dynamic", ".gnu.version_r", ".gnu.version", ".dynsym")
-        )
+        sections = [elf.get_section_by_name(name) for name in (".dynamic", ".gnu.version_r", ".dynsym", ".gnu.version")]
+        dynamic, needed, symbols, versions = sections
         if isinstance(dynamic, DynamicSection):
-            found |= {tag.needed: {} for tag in dynamic.iter_tags("DT_NEEDED")}
-        if isinstance(needed, GNUVerNeedSection) and versions and symbols:
-            numbered = {}
+            found |= {tag.needed: {} for tag in dynamic.iter_tags("DT_NEEDED")}  # type: ignore[attr-defined]
+        if isinstance(needed, GNUVerNeedSection):
             for library, names in needed.iter_versions():
-                for version in names:
-                    numbered[version["vna_other"]] = found.setdefault(library.name, {}).setdefault(version.name, set())
+                of_library = found.setdefault(str(library.name), {})
+                numbered |= {name["vna_other"]: of_library.setdefault(str(name.name), set()) for name in names}
+        if isinstance(symbols, SymbolTableSection) and isinstance(versions, GNUVerSymSection):
             for symbol, version in zip(symbols.iter_symbols(), versions.iter_symbols(), strict=True):
                 if symbol["st_shndx"] == "SHN_UNDEF":
                     numbered.get(version["ndx"], anywhere).add(symbol.name)
