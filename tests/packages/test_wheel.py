@@ -222,12 +222,10 @@ def test_pytorch_with_versions_in_its_libraries_names(
 
 @pytest.fixture
 def run_short_set(tmp_path: Path) -> Callable[..., None]:
-    """run_short_set(python, NAME=value…): tests by a Python, a command; not PT2E's, which take torchao."""
+    """run_short_set(python, option…, NAME=value…): tests by a Python, a command; not PT2E's, which take torchao."""
 
-    def run_tests(python: list[str], **variables: str) -> None:
-        _, *words = inside_command(
-            "-k", "not onednn", files=["test_operators.py", "test_models.py", "test_processes.py"]
-        )
+    def run_tests(python: list[str], *options: str, **variables: str) -> None:
+        _, *words = inside_command(*options, files=["test_operators.py", "test_models.py", "test_processes.py"])
         activated = {name: value for name, value in emulator.activated(tmp_path, CPU).items() if name != "CONDA_PREFIX"}
         exchange = {"EXCHANGE": str(tmp_path), "EXCHANGE_AS": "wheel.pt"}
         done = subprocess.run(
@@ -257,7 +255,7 @@ def test_later_pythons(
     root = cached_dir(name, [str(deb) for deb in debs], lambda target: debian.unpack(debs, target))
     install_packages(tmp_path / "packages", spec["version"], [wheel, *requirements(spec["pytorch"])])
     python = command_in_root(root, [f"usr/bin/python{spec['version']}"], CPU)
-    run_short_set(python, PYTHONPATH=str(tmp_path / "packages"))
+    run_short_set(python, "-k", "not onednn", PYTHONPATH=str(tmp_path / "packages"))
 
 
 def make_stand_ins(compiler: Path, libraries: list[Path], target: Path) -> None:
@@ -295,8 +293,12 @@ def test_newest_pytorchs(
     install_packages(packages, PYTHON, [*others, "pytest", "hypothesis"])
     install_packages(packages, PYTHON, [wheel], "--no-deps")
     make_stand_ins(compiler, list(packages.glob("torch/lib/*.so*")), stand_ins)
+    # PyTorch 2.15's own int8 layers give wrong results or raise where the CPU is emulated.
+    of_ours = "not onednn and not same_as_pytorchs and not convert and not fused"
     run_short_set(
         emulator.emulated([base / "bin/python"], CPU),
+        "-k",
+        of_ours,
         PYTHONPATH=str(packages),
         LD_LIBRARY_PATH=f"{base}/lib:{stand_ins}",
     )
