@@ -14,6 +14,7 @@ import pytest
 from aclpkg.base.paths import ROOT
 from aclpkg.base.pins import SITE_PACKAGES
 from aclpkg.base.processes import run
+from aclpkg.build import bytecode
 from aclpkg.inputs import emulator
 
 from ..conftest import ACL_VERSION, TORCH
@@ -113,6 +114,13 @@ def test_usage(installed: Installed, tmp_path: Path, arguments: list[str], statu
     assert code == status and "Usage: acl-qlinear doctor" in printed
 
 
+@pytest.fixture(scope="module")
+def compiled(installed: Installed, upstream: list[str]) -> None:
+    """The prefix of these tests has bytecode for -OO: an emulated CPU takes a minute for what `import torch` needs."""
+    bytecode.compile_files(installed("armv8_2a", TORCH), upstream, optimize=2)
+
+
+@pytest.mark.usefixtures("compiled")
 @pytest.mark.parametrize("variables", PYTHONS.values(), ids=PYTHONS)
 def test_doctor_however_python_runs(installed: Installed, tmp_path: Path, variables: dict[str, str]) -> None:
     home = installed("armv8_2a", TORCH)
@@ -124,6 +132,7 @@ def test_doctor_however_python_runs(installed: Installed, tmp_path: Path, variab
     assert status == 0 and "what is wrong with this environment" in printed and "--import MODULE" in printed
 
 
+@pytest.mark.usefixtures("compiled")
 @pytest.mark.parametrize("variables", PYTHONS.values(), ids=PYTHONS)
 def test_bench_however_python_runs(
     installed: Installed, run_in: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path,

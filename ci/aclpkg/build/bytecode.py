@@ -13,11 +13,11 @@ from ..inputs import emulator
 from ..inputs.bootstrap import BUILD_ARCH, SUBDIR
 
 
-def compile_files(prefix: Path, channels: list[str]) -> None:
+def compile_files(prefix: Path, channels: list[str], optimize: int = 0) -> None:
     """Compiles all modules below `prefix`'s lib/, by a Python of the same minor that this machine runs.
 
-    That is the prefix's own on AArch64, elsewhere one from `channels`. If they have none, or the
-    prefix has no Python, nothing is compiled.
+    The Python is the prefix's own on AArch64, elsewhere one from `channels`. If they have none, or the
+    prefix has no Python, nothing is compiled. optimize: 2 for `python -OO`, which reads no other bytecode.
     """
     library = next(prefix.glob("lib/python3.*"), None)
     if not library:
@@ -29,7 +29,7 @@ def compile_files(prefix: Path, channels: list[str]) -> None:
         log(f"{prefix} is not compiled: the channels have no Python {minor} for this machine")
         return
     # Packages come with files that no Python can compile: templates, and tests of syntax errors.
-    words: list[str | Path] = [python, "-m", "compileall", "-qq", "-j", "0", library]
+    words: list[str | Path] = [python, "-m", "compileall", "-qq", "-j", "0", "-o", str(optimize), library]
     subprocess.run(words, check=False, stdout=subprocess.DEVNULL)
 
 
