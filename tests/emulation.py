@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """AArch64 programs as others start them: from scripts, and in file systems of their own."""
 
+import re
+import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -33,6 +35,14 @@ def inside_command(*options: str, files: list[str] | None = None) -> list[str | 
     apart = ["-c", "/dev/null", f"--rootdir={INSIDE}", f"--confcutdir={INSIDE}", "-p", "no:cacheprovider"]
     program = ["python", "-m", "pytest", "-q", "-s", "--color=no", "--disable-warnings", *apart]
     return [*program, *options, *([INSIDE / file for file in files] if files else [INSIDE])]
+
+
+def printed_by_passing_tests(done: subprocess.CompletedProcess[str]) -> str:
+    """What `inside_command` printed, after checking that all tests passed and none was skipped."""
+    print(done.stdout[-4000:], done.stderr[-2000:])
+    assert done.returncode == 0
+    assert re.search(r"^\d+ passed", done.stdout.splitlines()[-1]), "a test was skipped"
+    return done.stdout
 
 
 def command_in_root(root: Path, program: Sequence[str | Path], cpu: str) -> list[str]:

@@ -4,7 +4,9 @@
 `held` is always acl_qlinear._build, which CMake and ci/build.sh --wheel write: `doctor` has it under another name.
 """
 
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 FOR_WHOM = "it is for CPUs with Armv8.2-A or newer"
@@ -38,6 +40,12 @@ def select(held: Any, version: str | None, missing_features: Callable[[str], lis
         for number, build in enumerate(builds)
     ]
     return builds[ranks.index(max(ranks))]
+
+
+def mapped_files() -> set[str]:
+    """Returns what this process has mapped: libraries, by their paths, among other things."""
+    lines = os.fsdecode(Path("/proc/self/maps").read_bytes()).splitlines()
+    return {line.split(maxsplit=5)[-1].strip() for line in lines}
 
 
 def minor_of(version: str) -> str:

@@ -2,7 +2,6 @@
 """Loads the operators, or says which of the possible causes keeps it from that."""
 
 import ctypes
-import os
 import platform
 import tempfile
 from pathlib import Path
@@ -28,11 +27,9 @@ def _load_beside_torch(library: Path) -> None:
     `library` needs libtorch_cpu.so, and the loader looks for it in the same folder. A link is enough: the loader
     knows what is loaded by its inode.
     """
-    lines = os.fsdecode(Path("/proc/self/maps").read_bytes()).splitlines()
-    mapped = {line.split(maxsplit=5)[5] for line in lines if ".so." in line}
     versioned = {
         name: file
-        for file in mapped
+        for file in _builds.mapped_files()
         for name in ("libtorch_cpu.so", "libc10.so")
         if Path(file).name.startswith(f"{name}.")
     }

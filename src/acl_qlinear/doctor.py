@@ -144,8 +144,7 @@ def _see(modules: list[str]) -> dict[str, Any]:
         seen |= {"kernel": kernel, "fallback_calls": acl_qlinear.fallback_calls()}
     except Exception as error:
         seen["error"] = str(error)
-    lines = os.fsdecode(Path("/proc/self/maps").read_bytes()).splitlines()
-    mapped = {line.split(maxsplit=5)[-1].strip() for line in lines}
+    mapped = _builds.mapped_files()
     seen["openmp"] = sorted(file for file in mapped if re.match(r"lib(gomp|omp|iomp5)\b", Path(file).name))
     return seen
 

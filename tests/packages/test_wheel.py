@@ -27,7 +27,7 @@ from aclpkg.inputs.bootstrap import BOOTSTRAP, TRIPLET
 from aclpkg.release import wheel as wheels
 
 from ..conftest import ACL_VERSION, BUILD_TAGS, MICROARCHITECTURES, TORCHES
-from ..emulation import command_in_root, inside_command
+from ..emulation import inside_command, printed_by_passing_tests
 
 CPU = "neoverse-v1"
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -196,8 +196,7 @@ def test_doctor_in_a_virtual_environment(run_venv: Run, installed_wheel: Callabl
 def test_models(run_venv: Run, tmp_path: Path) -> None:
     _, *words = inside_command(files=["test_models.py"])
     done = run_venv(TORCHES[-1], words, "neoverse-n1", EXCHANGE=str(tmp_path), EXCHANGE_AS="wheel.pt")
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
-    assert re.search(r"^\d+ passed", done.stdout.splitlines()[-1])
+    printed_by_passing_tests(done)
 
 
 def test_pytorch_with_versions_in_its_libraries_names(
@@ -221,23 +220,13 @@ def test_pytorch_with_versions_in_its_libraries_names(
 
 
 @pytest.fixture
-def run_short_set(tmp_path: Path) -> Callable[..., None]:
-    """run_short_set(python, option…, NAME=value…): tests by a Python, a command; not PT2E's, which take torchao."""
+def run_short_set(run_in: Run, tmp_path: Path) -> Callable[..., None]:
+    """run_short_set(python, option…, NAME=value…): tests by a Python, its path; not PT2E's, which take torchao."""
 
-    def run_tests(python: list[str], *options: str, **variables: str) -> None:
+    def run_tests(python: Path, *options: str, root: Path | None = None, **variables: str) -> None:
         _, *words = inside_command(*options, files=["test_operators.py", "test_models.py", "test_processes.py"])
-        activated = {name: value for name, value in emulator.activated(tmp_path, CPU).items() if name != "CONDA_PREFIX"}
         exchange = {"EXCHANGE": str(tmp_path), "EXCHANGE_AS": "wheel.pt"}
-        done = subprocess.run(
-            [*python, *map(str, words)],
-            env={**activated, **exchange, **variables},
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
-        assert re.search(r"^\d+ passed", done.stdout.splitlines()[-1])
+        printed_by_passing_tests(run_in(tmp_path, [python, *words], CPU, root=root, **exchange, **variables))
 
     return run_tests
 
@@ -254,8 +243,8 @@ def test_later_pythons(
     name = f"python-{spec['version']}"
     root = cached_dir(name, [str(deb) for deb in debs], lambda target: debian.unpack(debs, target))
     install_packages(tmp_path / "packages", spec["version"], [wheel, *requirements(spec["pytorch"])])
-    python = command_in_root(root, [f"usr/bin/python{spec['version']}"], CPU)
-    run_short_set(python, "-k", "not onednn", PYTHONPATH=str(tmp_path / "packages"))
+    python = root / f"usr/bin/python{spec['version']}"
+    run_short_set(python, "-k", "not onednn", root=root, PYTHONPATH=str(tmp_path / "packages"))
 
 
 def make_stand_ins(compiler: Path, libraries: list[Path], target: Path) -> None:
@@ -284,7 +273,7 @@ def test_newest_pytorchs(
     pytestconfig: pytest.Config, wheel: Path, base: Path, compiler: Path, tmp_path: Path,
     run_short_set: Callable[..., None], torch: str,
 ) -> None:  # fmt: skip
-    """PyPI's PyTorch for CUDA, whose libraries are not called where there is no GPU."""
+    """PyPI's PyTorch for CUDA, on a machine without a GPU and without CUDA's libraries."""
     if not pytestconfig.getoption("--all"):
         pytest.skip("downloads PyTorch for CUDA, and takes five minutes: ci/test.sh --all")
     packages, stand_ins = tmp_path / "packages", tmp_path / "stand-ins"
@@ -295,10 +284,5 @@ def test_newest_pytorchs(
     make_stand_ins(compiler, list(packages.glob("torch/lib/*.so*")), stand_ins)
     # PyTorch 2.15's own int8 layers give wrong results or raise where the CPU is emulated.
     of_ours = "not onednn and not same_as_pytorchs and not convert and not fused"
-    run_short_set(
-        emulator.emulated([base / "bin/python"], CPU),
-        "-k",
-        of_ours,
-        PYTHONPATH=str(packages),
-        LD_LIBRARY_PATH=f"{base}/lib:{stand_ins}",
-    )
+    places = {"PYTHONPATH": str(packages), "LD_LIBRARY_PATH": f"{base}/lib:{stand_ins}"}
+    run_short_set(base / "bin/python", "-k", of_ours, **places)

@@ -120,17 +120,18 @@ def run_program(
     cpu: str,
     counters: Path | None = None,
     hotspots: Path | None = None,
+    root: Path | None = None,
     **variables: str,
 ) -> subprocess.CompletedProcess[str]:
-    """Runs `program`, whose first word is a file of `prefix`'s bin/, in the prefix, and returns what it printed.
+    """Runs `program`, whose first word is a file of `prefix`'s bin/ or a path, in the prefix; returns what it printed.
 
-    cpu: qemu's name of the CPU to emulate. counters, hotspots: files for the counter plugin.
+    cpu: qemu's name of the CPU to emulate. counters, hotspots: files for the counter plugin. root: as for `emulated`.
     variables: environment variables, besides those of an activated prefix.
     """
     plugin = {"out": counters, "hotspots": hotspots}
     arguments = "".join(f",{name}={file}" for name, file in plugin.items() if file)
     return subprocess.run(
-        emulated([prefix / "bin" / program[0], *program[1:]], cpu, arguments),
+        emulated([prefix / "bin" / program[0], *program[1:]], cpu, arguments, root),
         env={**activated(prefix, cpu), **variables},
         capture_output=True,
         text=True,
@@ -167,7 +168,7 @@ def activated(prefix: Path, cpu: str) -> dict[str, str]:
         "OMP_NUM_THREADS": "1",
         # Threads that wait do so without executing instructions, which would be counted.
         "OMP_WAIT_POLICY": "passive",
-        # Where names collide in the tables of Python, a small call takes 2 % more instructions.
+        # Where names collide in the tables of Python, a small call takes 3 % more instructions.
         "PYTHONHASHSEED": "0",
         # What is in a prefix has been compiled: aclpkg.build.bytecode.
         "PYTHONDONTWRITEBYTECODE": "1",
