@@ -46,29 +46,38 @@ def test_promised_speed(measured: Callable[..., bench.Report], microarchitecture
         assert case["max_error"] <= (0 if case["kind"].startswith("dynamic") else 1)
 
 
-def grown_cases(baseline: dict[str, float], report: bench.Report) -> dict[str, str]:
-    """The cases that cost more than GROWTH times what is in the baseline, and both costs."""
-    return {
-        case: f"{cost:,.0f} {report['measure']}, {baseline[case]:,.0f} in the baseline"
-        for case, cost in bench.case_costs(report).items()
-        if cost > GROWTH * baseline[case]
-    }
+def grown_cases(baseline: dict[str, float], costs: dict[str, float]) -> dict[str, float]:
+    """Those of the costs that are more than GROWTH times what is in the baseline."""
+    return {case: cost for case, cost in costs.items() if cost > GROWTH * baseline[case]}
 
 
 @counted
 @pytest.mark.parametrize(("microarchitecture", "torch"), bench.BASELINE_BUILDS)
-def test_no_case_has_grown(measured: Callable[..., bench.Report], microarchitecture: str, torch: str) -> None:
+def test_no_case_has_grown(
+    measured: Callable[..., bench.Report], installed: Installed, microarchitecture: str, torch: str
+) -> None:
     kept = json.loads(bench.BASELINE.read_text())[bench.build_name(microarchitecture, torch)]
     report = measured(microarchitecture, "smoke", torch)
     costs = bench.case_costs(report)
     assert kept.keys() == costs.keys(), "cases have changed: ci/bench.sh --preset smoke --update-baseline"
-    grown = grown_cases(kept, report)
-    assert not grown, "where it is meant to be so: ci/bench.sh --preset smoke --update-baseline"
+    grown = grown_cases(kept, costs)
+    if grown:
+        grown = grown_cases(kept, bench.least_costs(installed(microarchitecture, torch), grown))
+    before = {case: kept[case] for case in grown}
+    assert not grown, f"from {before}; where it is meant to be so: ci/bench.sh --preset smoke --update-baseline"
     # The alarm itself, at 3 %.
     case, cost = next(iter(costs.items()))
-    report = measured(microarchitecture, "smoke", torch)
-    assert case in grown_cases({**kept, case: cost / 1.031}, report)
-    assert case not in grown_cases({**kept, case: cost / 1.029}, report)
+    assert case in grown_cases({**kept, case: cost / 1.031}, costs)
+    assert case not in grown_cases({**kept, case: cost / 1.029}, costs)
+
+
+@counted
+def test_what_grew_is_measured_again(measured: Callable[..., bench.Report], installed: Installed) -> None:
+    """Hash seeds change a small call's cost by less than 10 %; a cost that was too high by twice that is corrected."""
+    case = "1×64×64 dynamic channel"
+    cost = bench.case_costs(measured("armv8_2a", "smoke"))[case]
+    home = installed("armv8_2a", TORCH)
+    assert cost / 1.1 <= bench.least_costs(home, {case: 1.2 * cost})[case] <= 1.1 * cost
 
 
 @counted
