@@ -27,17 +27,14 @@ BASELINE_BUILDS = [*((name, TORCH) for name in MICROARCHITECTURES), (BUILT_FOR_I
 Report = dict[str, Any]
 
 
-def run_bench(home: Path, cpu: str, *options: str, **variables: str) -> tuple[dict, str]:
-    """What `python -m acl_qlinear.bench` reports and prints in a prefix, on AArch64 or on an emulated `cpu`.
-
-    variables: environment variables, besides those of an activated prefix.
-    """
+def run_bench(home: Path, cpu: str, *options: str, hash_seed: int = 0) -> tuple[dict, str]:
+    """What `python -m acl_qlinear.bench` reports and prints in a prefix, on AArch64 or on an emulated `cpu`."""
     counts, report = home / "counts.txt", home / "bench.json"
     for file in (counts, report):
         file.unlink(missing_ok=True)
     counters = [] if emulator.NATIVE else ["--counters", str(counts)]
     program = ["python", "-m", "acl_qlinear.bench", *counters, "--json", str(report), *options]
-    done = emulator.run_program(home, program, cpu, counts, **variables)
+    done = emulator.run_program(home, program, cpu, counts, PYTHONHASHSEED=str(hash_seed))
     if done.returncode:
         raise CiError(f"acl_qlinear.bench failed in {home} with {done.returncode}:\n{done.stderr[-3000:]}")
     return json.loads(report.read_text()), done.stdout
@@ -50,9 +47,9 @@ def least_costs(home: Path, costs: dict[str, float]) -> dict[str, float]:
     more in one checkout than in another, with the same seed. What has really become dearer is so with every seed.
     """
     shapes = sorted({case.split()[0].replace("×", "x") for case in costs})
-    for seed in ("1", "2"):
+    for seed in (1, 2):
         log(f"measuring {', '.join(shapes)} again, with hash seed {seed}")
-        report, _ = run_bench(home, CPU, *(f"--shape={shape}" for shape in shapes), PYTHONHASHSEED=seed)
+        report, _ = run_bench(home, CPU, *(f"--shape={shape}" for shape in shapes), hash_seed=seed)
         again = case_costs(report)
         costs = {case: min(cost, again[case]) for case, cost in costs.items()}
     return costs
