@@ -43,8 +43,8 @@ def run_bench(home: Path, cpu: str, *options: str, hash_seed: int = 0) -> tuple[
 def least_costs(home: Path, costs: dict[str, float]) -> dict[str, float]:
     """The lower of each case's cost in `costs` and of what it costs with two other hash seeds.
 
-    Where Python puts its names in memory depends on the length of paths, too, so that the smallest calls may cost 4 %
-    more in one checkout than in another, with the same seed. What has really become dearer is so with every seed.
+    The smallest calls may cost 4 % more in one checkout than in another, with the same seed: how memory is laid out
+    depends on the length of paths and variables, too. What has really become dearer is so with every seed.
     """
     shapes = sorted({case.split()[0].replace("×", "x") for case in costs})
     for seed in (1, 2):
