@@ -64,7 +64,8 @@ def test_no_case_has_grown(
     if grown:
         grown = grown_cases(kept, bench.least_costs(installed(microarchitecture, torch), grown))
     before = {case: kept[case] for case in grown}
-    assert not grown, f"from {before}; where it is meant to be so: ci/bench.sh --preset smoke --update-baseline"
+    advice = "where it is meant to be so: ci/bench.sh --preset smoke --update-baseline"
+    assert not grown, f"{report['measure']}; the baseline has {before}; {advice}"
     # The alarm itself, at 3 %.
     case, cost = next(iter(costs.items()))
     assert case in grown_cases({**kept, case: cost / 1.031}, costs)
