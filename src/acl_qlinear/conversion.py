@@ -5,6 +5,7 @@ import copy
 import warnings
 from collections.abc import Callable, Iterable
 from fnmatch import fnmatchcase
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,11 +16,15 @@ from ._defaults import plain_defaults
 from .calibration import check_observer, observe
 from .inventory import Layer, Types, linear_layers, obstacle
 from .modules import OF_TORCH, CalibratedLinear, DynamicLinear, PackedLinear
+from .ops import check_granularity
 
 _HOOKS = (
     "_forward_hooks", "_forward_hooks_with_kwargs", "_forward_hooks_always_called", "_forward_pre_hooks",
     "_forward_pre_hooks_with_kwargs",
 )  # fmt: skip
+
+# Options of dynamic quantization, and what they are without being given.
+_DYNAMIC = {"reduce_range": False, "granularity": "tensor", "symmetric": False}
 
 Skip = str | Iterable[str] | Callable[[str, nn.Module], bool]
 
@@ -60,6 +65,8 @@ def quantize(
     *,
     per_channel: bool = True,
     reduce_range: bool = False,
+    granularity: str = "tensor",
+    symmetric: bool = False,
     observer: Callable[[], nn.Module] | None = None,
     types: Iterable[type[nn.Linear]] = (),
     skip: Skip = (),
@@ -77,7 +84,9 @@ def quantize(
             count; a layer whose inputs were all zeros, or had NaN or infinity in them, stays.
         per_channel: Whether each output feature has a weight scale, or all have one. Weights are
             symmetric.
-        reduce_range: Whether activations have 7 bits; dynamic only.
+        reduce_range: Whether activations have 7 bits; dynamic, by tensor only.
+        granularity: What shares a scale and a zero point of dynamic quantization: "tensor" or "row" (per token).
+        symmetric: Whether zero points of activations are 0; by row only.
         observer: Makes the observer of a layer's inputs, for qint8 and per tensor; static only.
             torch.ao's HistogramObserver by default.
         types: Subclasses of torch.nn.Linear to replace, too. Their forward has to do what
@@ -97,8 +106,11 @@ def quantize(
         RuntimeError: An observer failed; or the model cannot be copied, and inplace=True does without.
             As after every error, no layer has been replaced.
     """
-    if calibrate is not None and reduce_range:
-        raise ValueError("reduce_range is True, expected False with calibrate: it is for dynamic quantization")
+    check_granularity(granularity, reduce_range, symmetric, narrow_range=False)
+    dynamic = {"reduce_range": reduce_range, "granularity": granularity, "symmetric": symmetric}
+    for name, value in dynamic.items():
+        if calibrate is not None and value != (default := _DYNAMIC[name]):
+            raise ValueError(f"{name} is {value!r}, expected {default!r} with calibrate: it is for dynamic quantization")
     if calibrate is not None and not callable(calibrate):
         raise TypeError(f"calibrate is a {type(calibrate).__name__}, expected a function that runs the model")
     if calibrate is None and observer is not None:
@@ -123,7 +135,7 @@ def quantize(
     for names, layer in chosen.items():
         if names[0] not in left:
             try:
-                new[names] = _quantized(layer, inputs.get(names[0]), per_channel, reduce_range)
+                new[names] = _quantized(layer, inputs.get(names[0]), per_channel, dynamic)
             except ValueError as error:
                 left[names[0]] = str(error)
     if named := [f"\n  {name or '(model)'}: {reason}" for name, reason in left.items() if name not in silent]:
@@ -145,14 +157,14 @@ def quantized_weight(module: nn.Linear, per_channel: bool) -> Tensor:
 
 @plain_defaults()
 def _quantized(
-    module: nn.Module, input: tuple[float, int] | None, per_channel: bool, reduce_range: bool
+    module: nn.Module, input: tuple[float, int] | None, per_channel: bool, dynamic: dict[str, Any]
 ) -> PackedLinear:
     """A float layer as int8: static where scale and zero point of its input are given."""
     assert isinstance(module, nn.Linear)
     weight, dtype = quantized_weight(module, per_channel), module.weight.dtype
     bias = None if module.bias is None else module.bias.detach().float()
     if input is None:
-        return DynamicLinear(weight, bias, reduce_range, dtype=dtype)
+        return DynamicLinear(weight, bias, dtype=dtype, **dynamic)
     return CalibratedLinear(weight, bias, *input, dtype=dtype)
 
 

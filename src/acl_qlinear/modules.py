@@ -16,21 +16,23 @@ from torch import Tensor
 
 from . import float_view
 from ._stable import completed_layer
-from .ops import prepack, prepack_int8, unpack
+from .ops import GRANULARITIES, check_granularity, prepack, prepack_int8, unpack
 
 # Not their overloads (`.default`): TorchScript compiles no calls of those.
 _linear = torch.ops.acl_qlinear.linear
 _linear_int8 = torch.ops.acl_qlinear.linear_int8
 _linear_dynamic = torch.ops.acl_qlinear.linear_dynamic
+_linear_dynamic_row = torch.ops.acl_qlinear.linear_dynamic_row
 
 # A state_dict holds an index into this: names are only ever added, at the end.
 _ACTIVATIONS = ("none", "relu", "leaky_relu", "tanh", "gelu", "gelu_tanh", "silu")
+_WORDS = {"activation": _ACTIVATIONS, "granularity": GRANULARITIES}
 # The parts of a state_dict that are the first arguments of `prepack_int8`. No float layer has such keys.
 _WEIGHT = ("weight_int8", "weight_scale", "weight_zero_point")
 _BIAS = "bias_fp32"
 # Version 0.2.0 saved a layer with these keys, and without what came later.
 _KEYS_OF_0_2 = {"weight_int8": "weight", _BIAS: "bias"}
-_LATER_THAN_0_2 = ("activation", "negative_slope", "reduce_range")
+_LATER_THAN_0_2 = ("activation", "negative_slope", "reduce_range", "granularity", "symmetric", "narrow_range")
 
 
 class _Number(NamedTuple):
@@ -41,15 +43,21 @@ class _Number(NamedTuple):
     is_valid: Callable[[Any], bool]
 
 
+_FLAG = _Number(torch.bool, "True or False", lambda value: True)
 _SCALE = _Number(torch.float64, "a finite number above 0", lambda value: 0 < value < math.inf)
 _NUMBERS = {
-    "activation": _Number(torch.int64, f"0 to {len(_ACTIVATIONS) - 1}", lambda value: 0 <= value < len(_ACTIVATIONS)),
+    **{
+        name: _Number(torch.int64, f"0 to {len(words) - 1}", lambda value, count=len(words): 0 <= value < count)
+        for name, words in _WORDS.items()
+    },
     "negative_slope": _Number(torch.float64, "a finite number", math.isfinite),
     "scale": _SCALE,
     "zero_point": _Number(torch.int64, "-128 to 255", lambda value: -128 <= value <= 255),
     "x_scale": _SCALE,
     "x_zero_point": _Number(torch.int64, "-128 to 127", lambda value: -128 <= value <= 127),
-    "reduce_range": _Number(torch.bool, "True or False", lambda value: True),
+    "reduce_range": _FLAG,
+    "symmetric": _FLAG,
+    "narrow_range": _FLAG,
 }
 
 
@@ -194,7 +202,7 @@ class PackedLinear(torch.nn.Module):
             destination[prefix + name] = part
         for name in self._numbers():
             value = getattr(self, name)
-            value = _ACTIVATIONS.index(value) if name == "activation" else value
+            value = _WORDS[name].index(value) if name in _WORDS else value
             destination[prefix + name] = torch.tensor(value, dtype=_NUMBERS[name].dtype, device="cpu")
 
     def _load_from_state_dict(
@@ -268,7 +276,7 @@ def _number(name: str, saved: Any) -> Any:
         raise TypeError(f"is {saved.dtype}, expected {dtype}")
     if not is_valid(value := saved.item()):
         raise ValueError(f"is {value}, expected {expected}")
-    return _ACTIVATIONS[value] if name == "activation" else value
+    return _WORDS[name][value] if name in _WORDS else value
 
 
 @completed_layer("linear")
@@ -332,28 +340,41 @@ class DynamicLinear(PackedLinear):
     See `acl_qlinear.linear_dynamic`.
     """
 
-    _parameters_of_quantization = ("reduce_range",)
+    _parameters_of_quantization = ("reduce_range", "granularity", "symmetric", "narrow_range")
+    # Of a layer that 0.2.0 pickled.
+    granularity = "tensor"
+    symmetric = False
+    narrow_range = False
 
     def __init__(
         self, weight: Tensor, bias: Tensor | None, reduce_range: bool = False,
         activation: str = "none", negative_slope: float = 0.01, dtype: torch.dtype | None = None,
+        granularity: str = "tensor", symmetric: bool = False, narrow_range: bool = False,
     ) -> None:  # fmt: skip
         """Packs the weight.
 
         Args:
             weight: qint8 [N, K]; see `acl_qlinear.prepack`.
             bias: float32 [N], or None.
-            reduce_range: Whether activations have 7 bits instead of 8.
+            reduce_range: Whether activations have 7 bits instead of 8; by tensor only.
             activation: See `acl_qlinear.linear`.
             negative_slope: Of leaky_relu.
             dtype: Of the float layer that this one stands for: see `weight`. Else None.
+            granularity: What shares a scale and a zero point: "tensor" or "row".
+            symmetric: Whether zero points are 0; by row only.
+            narrow_range: Whether -128 is left out; symmetric only.
 
         Raises:
             TypeError: As `acl_qlinear.prepack`.
-            ValueError: As `acl_qlinear.prepack`; or another activation function, or a number out of range.
+            ValueError: As `acl_qlinear.prepack`; or another activation function, a number out of range, or an
+                argument that does not go with the granularity.
         """
+        check_granularity(granularity, reduce_range, symmetric, narrow_range)
         super().__init__(weight, bias, activation, negative_slope, dtype)
         self.reduce_range = bool(reduce_range)
+        self.granularity = granularity
+        self.symmetric = bool(symmetric)
+        self.narrow_range = bool(narrow_range)
 
     @classmethod
     def from_torch(cls, module: torch.nn.Module) -> "DynamicLinear":
@@ -374,6 +395,10 @@ class DynamicLinear(PackedLinear):
 
     def forward(self, input: Tensor) -> Tensor:
         """Returns [..., N] for input: [..., K]."""
+        if self.granularity == "row":
+            return _linear_dynamic_row(
+                input, self.packed, self.symmetric, self.narrow_range, None, self.activation, self.negative_slope
+            )
         return _linear_dynamic(input, self.packed, self.reduce_range, None, self.activation, self.negative_slope)
 
 

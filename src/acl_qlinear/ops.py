@@ -7,6 +7,8 @@ from torch import Tensor
 from ._stable import completed, completed_write
 
 _ops = torch.ops.acl_qlinear
+# What shares the scale and zero point of dynamic quantization. A state_dict holds an index into this.
+GRANULARITIES = ("tensor", "row")
 _write_int8 = completed_write(_ops.linear_int8_out.default)
 
 
@@ -186,28 +188,59 @@ def linear_dynamic(
     output_dtype: torch.dtype | None = None,
     activation: str = "none",
     negative_slope: float = 0.01,
+    granularity: str = "tensor",
+    symmetric: bool = False,
+    narrow_range: bool = False,
 ) -> Tensor:
     """`linear` for float activations, quantized with the scale and zero point of their range.
 
-    Scale and zero point are those of `torch.ops.quantized.linear_dynamic`, over all of x.
+    By tensor, scale and zero point are those of `torch.ops.quantized.linear_dynamic`, over all of x.
+
+    By row (per token), each row of x has its own, those of torchao's `choose_qparams_affine` for int8,
+    and with an activation function f:
+
+        v = f((sum_k (x - zx) (w - zw)) * sx * float32(sw) + b)
+
+    in float32, from left to right. The last multiplication and the addition are one operation. A row of y then
+    depends on that row of x alone. NaN or infinity in a row of x makes that row of y NaN or infinite.
 
     Args:
         x: float32 or bfloat16 [..., K].
         packed: From `prepack` or `prepack_int8`.
-        reduce_range: Whether to quantize to 7 bits instead of 8, as PyTorch's own.
+        reduce_range: Whether to quantize to 7 bits instead of 8, as PyTorch's own; by tensor only.
         output_dtype: float32 or bfloat16, None for x's.
         activation: As in `linear`.
         negative_slope: As in `linear`.
+        granularity: What shares a scale and a zero point: "tensor" or "row".
+        symmetric: Whether zero points are 0, torchao's default; by row only.
+        narrow_range: Whether -128 is left out, and scales are 1e-5 or more, as in torchao before 0.18; symmetric only.
 
     Returns:
         A tensor [..., N].
 
     Raises:
-        RuntimeError: NaN in x, with PyTorch's message.
+        RuntimeError: NaN in x, by tensor, with PyTorch's message.
         TypeError: As `linear`.
-        ValueError: As `linear`.
+        ValueError: As `linear`; an argument that does not go with the granularity.
     """
+    check_granularity(granularity, reduce_range, symmetric, narrow_range)
+    if granularity == "row":
+        return _ops.linear_dynamic_row.default(
+            x, packed, symmetric, narrow_range, output_dtype, activation, negative_slope
+        )
     return _ops.linear_dynamic.default(x, packed, reduce_range, output_dtype, activation, negative_slope)
+
+
+def check_granularity(granularity: str, reduce_range: bool, symmetric: bool, narrow_range: bool) -> None:
+    """Raises ValueError for arguments of `linear_dynamic` that do not go together."""
+    if granularity not in GRANULARITIES:
+        raise ValueError(f"granularity is {granularity!r}, expected one of {', '.join(GRANULARITIES)}")
+    if reduce_range and granularity != "tensor":
+        raise ValueError(f"reduce_range is True, expected False with granularity {granularity!r}: it is for \"tensor\"")
+    if symmetric and granularity != "row":
+        raise ValueError(f"symmetric is True, expected False with granularity {granularity!r}: it is for \"row\"")
+    if narrow_range and not symmetric:
+        raise ValueError("narrow_range is True, expected False without symmetric=True")
 
 
 def forbid_fallback(forbidden: bool = True) -> None:
@@ -343,6 +376,14 @@ def _(
 def _(
     x: Tensor, packed: Tensor, reduce_range: bool = False, output_dtype: torch.dtype | None = None,
     activation: str = "none", negative_slope: float = 0.01,
+) -> Tensor:  # fmt: skip
+    return _like(x, packed, output_dtype or x.dtype)
+
+
+@torch.library.register_fake("acl_qlinear::linear_dynamic_row")
+def _(
+    x: Tensor, packed: Tensor, symmetric: bool = False, narrow_range: bool = False,
+    output_dtype: torch.dtype | None = None, activation: str = "none", negative_slope: float = 0.01,
 ) -> Tensor:  # fmt: skip
     return _like(x, packed, output_dtype or x.dtype)
 

@@ -6,6 +6,7 @@ to float32, as PyTorch does (fbgemm's requantization).
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +29,7 @@ class Quantized:
 
     Attributes:
         values: The integers.
-        scale: A number, or a vector [N] for a weight [N, K].
+        scale: A number, or a vector: [N] for a weight [N, K], [M, 1] for activations [M, K].
         zero_point: As scale.
     """
 
@@ -37,13 +38,36 @@ class Quantized:
     zero_point: Any
 
 
-def quantize(x: np.ndarray, scale: float, zero_point: int, integer: type = np.int8) -> Quantized:
+def row_quantization(
+    x: np.ndarray,
+    symmetric: bool = False,
+    narrow_range: bool = False,
+    rounded: Callable[[np.ndarray], np.ndarray] = lambda value: value,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the scale and zero point, [M, 1], of each row as int8: torchao's `choose_qparams_affine`.
+
+    Args:
+        x: float32 [M, K].
+        symmetric: As in `acl_qlinear.linear_dynamic`.
+        narrow_range: As in `acl_qlinear.linear_dynamic`.
+        rounded: What x's own dtype, where it is another one, makes of a float32 value.
+    """
+    low, high = np.minimum(x.min(axis=1, keepdims=True), 0), np.maximum(x.max(axis=1, keepdims=True), 0)
+    if symmetric:
+        scale = rounded(np.maximum(-low, high) / np.float32(127 if narrow_range else 127.5))
+        smallest = rounded(np.array(1e-5 if narrow_range else 2**-23, np.float32))
+        return np.maximum(scale, smallest), np.zeros(scale.shape, np.int64)
+    scale = np.maximum(rounded(rounded(high - low) / np.float32(255)), np.float32(2**-23))
+    return scale, np.clip(-128 - np.rint(rounded(low / scale)), -128, 127).astype(np.int64)
+
+
+def quantize(x: np.ndarray, scale: Any, zero_point: Any, integer: type = np.int8) -> Quantized:
     """Returns float32 values as integers: ties to even, saturation.
 
     Args:
         x: float32, any shape.
-        scale: Its reciprocal is rounded to float32 and multiplied with.
-        zero_point: What 0 becomes.
+        scale: Its reciprocal is rounded to float32 and multiplied with. A number, or one for each row, [M, 1].
+        zero_point: What 0 becomes; as scale.
         integer: np.int8 or np.uint8.
     """
     limits = np.iinfo(integer)

@@ -124,5 +124,5 @@ def _functions(prefix: str, module: torch.fx.GraphModule) -> Iterator[LayerStatu
         name = schema.name if schema else getattr(node.target, "_qualified_op_name", "")
         if name in _FUNCTIONS:
             yield LayerStatus(prefix + node.name, name, "a function in a graph, not a module")
-        elif name in ("acl_qlinear::linear_int8", "acl_qlinear::linear_dynamic"):
+        elif name.startswith("acl_qlinear::linear"):
             yield LayerStatus(prefix + node.name, name, REPLACED)

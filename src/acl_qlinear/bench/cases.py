@@ -14,8 +14,9 @@ from acl_qlinear import reference
 from acl_qlinear.reference import Quantized
 
 Shape = tuple[int, int, int]
+# Activations, and what shares a scale of the weight.
 KINDS = (
-    "u8 tensor", "s8 tensor", "u8 channel", "s8 channel", "dynamic tensor", "dynamic channel",
+    "u8 tensor", "s8 tensor", "u8 channel", "s8 channel", "dynamic tensor", "dynamic channel", "dynamic-row channel",
 )  # fmt: skip
 # Ours, PyTorch's int8 layer, and its fp32 one.
 ENGINES = ("acl", "torch", "fp32")
@@ -43,9 +44,11 @@ class Case:
         return Case((M, *self.shape[1:]), self.kind, self.x[:M], self.layers, self.fp32_x[:M])
 
     def runs(self, engine: str) -> bool:
-        """Whether an engine can do this: PyTorch 2.6 has no signed activations."""
+        """Whether an engine can do this: PyTorch has no rows, and 2.6 no signed activations."""
         if engine != "torch":
             return True
+        if engine not in self.layers:
+            return False
         try:
             self.call(engine)()
         except RuntimeError:
@@ -66,6 +69,9 @@ def make_case(M: int, K: int, N: int, kind: str) -> Case:
     weight = acl_qlinear.conversion.quantized_weight(fp32, per_channel=weights == "channel")
     bias = fp32.bias.detach()
     x = torch.randn(M, K)
+    if activations == "dynamic-row":
+        layers = {"acl": acl_qlinear.DynamicLinear(weight, bias, granularity="row"), "fp32": fp32}
+        return Case((M, K, N), kind, x, layers, x)
     if activations == "dynamic":
         dynamic = nnqd.Linear(K, N)
         dynamic.set_weight_bias(weight, bias)
@@ -87,23 +93,26 @@ def max_error(case: Case) -> tuple[float, float]:
     count as different from 10⁻⁵ on.
     """
     rows = slice(0, 16)
-    layer, theirs = case.layers["acl"], case.layers["torch"]
-    weight, bias = theirs.weight(), theirs.bias().detach().numpy()
+    layer = case.layers["acl"]
+    weight, bias = layer.weight(), layer.bias().numpy()
     per_channel = weight.qscheme() == torch.per_channel_affine
     scale = weight.q_per_channel_scales().numpy() if per_channel else weight.q_scale()
     quantized_weight = Quantized(weight.int_repr().numpy(), scale, 0)
     y = layer(case.x)[rows]
     if case.x.is_quantized:
         x = Quantized(case.x.int_repr().numpy()[rows], case.x.q_scale(), case.x.q_zero_point())
-        output = (x.values.dtype.type, theirs.scale, theirs.zero_point)
+        output = (x.values.dtype.type, layer.scale, layer.zero_point)
         expected = reference.linear(x, quantized_weight, bias, output)
         difference = np.abs(y.int_repr().numpy().astype(np.int64) - expected.astype(np.int64))
     else:
         values = case.x.numpy()
-        steps = 127 if layer.reduce_range else 255
-        low, high = min(values.min(), 0.0), max(values.max(), 0.0)
-        x_scale = (float(high) - float(low)) / steps
-        x = reference.quantize(values[rows], x_scale, round(-float(low) / x_scale) - 128)
+        if layer.granularity == "row":
+            quantization = reference.row_quantization(values[rows])
+        else:
+            low, high = float(min(values.min(), 0.0)), float(max(values.max(), 0.0))
+            x_scale = (high - low) / (127 if layer.reduce_range else 255)
+            quantization = x_scale, round(-low / x_scale) - 128
+        x = reference.quantize(values[rows], *quantization)
         expected = reference.linear(x, quantized_weight, bias)
         difference = np.abs(y.numpy() - expected) / np.abs(expected).max()
         difference[difference < 1e-5] = 0

@@ -21,4 +21,9 @@ inline uint16x4_t to_bf16(float32x4_t x) {
     return vshrn_n_u32(vbslq_u32(is_nan, vdupq_n_u32(0x7fc00000), rounded), 16);
 }
 
+inline float rounded_to_bf16(float x) {
+    const uint16x4_t rounded = to_bf16(vdupq_n_f32(x));
+    return vgetq_lane_f32(vreinterpretq_f32_u32(vshll_n_u16(rounded, 16)), 0);
+}
+
 } // namespace acl_qlinear

@@ -22,12 +22,14 @@ constexpr int kVectors = kEpilogueColumns / kVector;
 constexpr float kRounder = 12582912.0f;
 
 // What a call needs for kEpilogueColumns columns. Inlined, so that it stays in registers for all of their rows.
-template <bool has_offset, bool has_bias> struct Columns {
+template <bool by_row, bool has_offset, bool has_bias> struct Columns {
     int32x4_t offset[kVectors];
     float32x4_t multiplier[kVectors];
     const float* bias;
     int16x8_t zero_point;
     float32x4_t inverse_scale, negative_slope;
+    float row_scale = 1;
+    uint32_t row_zero_point = 0;
 
     [[gnu::always_inline]] Columns(const Epilogue& e, int64_t n)
         : bias(e.bias + (has_bias ? n : 0)), zero_point(vdupq_n_s16(static_cast<int16_t>(e.zero_point))),
@@ -38,11 +40,22 @@ template <bool has_offset, bool has_bias> struct Columns {
         }
     }
 
+    [[gnu::always_inline]] void begin_row(const Epilogue& e, int64_t m) {
+        if constexpr (by_row) {
+            row_scale = e.rows[m].scale;
+            row_zero_point = static_cast<uint32_t>(e.rows[m].zero_point);
+        }
+    }
+
     [[gnu::always_inline]] float32x4_t sum(const int32_t* acc, int i) const {
-        const int32x4_t values = vld1q_s32(acc);
-        // Unsigned, since beyond the last column both may be anything, and overflow.
-        const uint32x4_t summed = vaddq_u32(vreinterpretq_u32_s32(values), vreinterpretq_u32_s32(offset[i]));
-        return vcvtq_f32_s32(has_offset ? vreinterpretq_s32_u32(summed) : values);
+        // Unsigned, since beyond the last column all may be anything, and overflow.
+        uint32x4_t values = vreinterpretq_u32_s32(vld1q_s32(acc));
+        const uint32x4_t offsets = vreinterpretq_u32_s32(offset[i]);
+        if constexpr (has_offset) {
+            values = by_row ? vmlsq_n_u32(values, offsets, row_zero_point) : vaddq_u32(values, offsets);
+        }
+        const float32x4_t sum = vcvtq_f32_s32(vreinterpretq_s32_u32(values));
+        return by_row ? vmulq_n_f32(sum, row_scale) : sum;
     }
 
     // The columns of vector i, whose sums are at `acc`, before the output's type.
@@ -96,10 +109,11 @@ inline void store4(uint16_t* p, float32x4_t v) {
 }
 
 // Out is int8_t, uint8_t, float, or uint16_t for bf16.
-template <typename Out, bool has_offset, bool has_bias, Activation activation>
+template <typename Out, bool by_row, bool has_offset, bool has_bias, Activation activation>
 void apply_to_all(const Accumulators& acc, int64_t rows, int64_t columns, const Epilogue& e, void* out,
                   int64_t stride) {
-    const auto apply = [](const Columns<has_offset, has_bias>& c, const int32_t* const* from, Out* to) {
+    using Block = Columns<by_row, has_offset, has_bias>;
+    const auto apply = [](const Block& c, const int32_t* const* from, Out* to) {
         if constexpr (sizeof(Out) == 1) {
             store(to, c.template shifted<activation>(from, 0), c.template shifted<activation>(from, 2));
         } else {
@@ -110,7 +124,7 @@ void apply_to_all(const Accumulators& acc, int64_t rows, int64_t columns, const 
     };
     const int64_t width = acc.panel_columns;
     for (int64_t n = 0; n < columns; n += kEpilogueColumns) {
-        const Columns<has_offset, has_bias> c(e, n);
+        Block c(e, n);
         const int32_t* from[kVectors];
         for (int i = 0; i < kVectors; ++i) {
             const int64_t column = n + kVector * i;
@@ -125,11 +139,13 @@ void apply_to_all(const Accumulators& acc, int64_t rows, int64_t columns, const 
         };
         if (n + kEpilogueColumns <= columns) {
             for (int64_t m = 0; m < rows; ++m, next_row()) {
+                c.begin_row(e, m);
                 apply(c, from, to);
             }
         } else {
             for (int64_t m = 0; m < rows; ++m, next_row()) {
                 Out last[kEpilogueColumns];
+                c.begin_row(e, m);
                 apply(c, from, last);
                 std::memcpy(to, last, static_cast<size_t>(columns - n) * sizeof(Out));
             }
@@ -139,12 +155,22 @@ void apply_to_all(const Accumulators& acc, int64_t rows, int64_t columns, const 
 
 using Apply = void(const Accumulators&, int64_t, int64_t, const Epilogue&, void*, int64_t);
 
-template <typename Out, Activation activation, bool has_offset> Apply* with_bias(const Epilogue& e) {
-    return e.bias ? apply_to_all<Out, has_offset, true, activation> : apply_to_all<Out, has_offset, false, activation>;
+template <typename Out, Activation activation, bool by_row, bool has_offset> Apply* with_bias(const Epilogue& e) {
+    return e.bias ? apply_to_all<Out, by_row, has_offset, true, activation>
+                  : apply_to_all<Out, by_row, has_offset, false, activation>;
+}
+
+template <typename Out, Activation activation, bool by_row> Apply* with_offset(const Epilogue& e) {
+    return e.offset ? with_bias<Out, activation, by_row, true>(e) : with_bias<Out, activation, by_row, false>(e);
 }
 
 template <typename Out, Activation activation> Apply* with_vectors(const Epilogue& e) {
-    return e.offset ? with_bias<Out, activation, true>(e) : with_bias<Out, activation, false>(e);
+    if constexpr (sizeof(Out) > 1) {
+        if (e.rows) {
+            return with_offset<Out, activation, true>(e);
+        }
+    }
+    return with_offset<Out, activation, false>(e);
 }
 
 template <typename Out> Apply* with_activation(const Epilogue& e) {

@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "engine/gemm.h"
+#include "engine/quantize.h"
 #include "engine/types.h"
 
 namespace acl_qlinear {
@@ -13,8 +14,10 @@ namespace acl_qlinear {
 //   v = activation((acc[m, n] + offset[n]) * multiplier[n] + bias[n])
 //   fp32, bf16:  out[m, n] = v
 //   s8, u8:      out[m, n] = saturate(round(v * inverse_scale) + zero_point)
-// with round to nearest, ties to even, and fused multiply-adds in fp32. acc[m, n] + offset[n] is
-// exact up to 2^24, and has the 24 bits of an fp32 beyond. s8 and u8 with neither bias nor
+// or, for fp32 and bf16, where each row is quantized by its own range:
+//   v = activation(((acc[m, n] - rows[m].zero_point * offset[n]) * rows[m].scale) * multiplier[n] + bias[n])
+// with round to nearest, ties to even, and fused multiply-adds in fp32. The sum of acc[m, n] and
+// offset is exact up to 2^24, and has the 24 bits of an fp32 beyond. s8 and u8 with neither bias nor
 // activation are rounded once more, and only then.
 // The vectors have one value per column. kEpilogueColumns of them are read at a time, so up to
 // kEpilogueColumns - 1 are read beyond the last column; those may be anything.
@@ -26,6 +29,7 @@ struct Epilogue {
     DType type;          // of the output
     float inverse_scale; // s8, u8: 1 unless `activation` is to see other units than the output's
     int32_t zero_point;
+    const RowQuantization* rows; // nullptr for none
 };
 
 // For the first `rows` rows and `columns` columns of `acc`; `out` has `out_stride` elements per

@@ -14,11 +14,40 @@ namespace {
 // Half of the L1 cache of Neoverse cores.
 constexpr int64_t kHalfL1 = 32 * 1024;
 
+// Floats of a row that become s8 before they are packed: a tile of them takes an eighth of that cache.
+constexpr int64_t kQuantizedAtOnce = 1024;
+
+// A tile's values [begin, begin + count) of each row; `first` is the tile's first row of x.
+void pack_part(const TileKernel& kernel, const Rows& x, int64_t first, int64_t begin, int64_t count, int8_t* out) {
+    // The last row fills up the tile: its products are not used.
+    const int64_t last = std::min(kernel.rows, x.count - first) - 1;
+    const int8_t* row[kMaxTileRows];
+    if (is_8bit(x.type)) {
+        for (int64_t j = 0; j < kernel.rows; ++j) {
+            row[j] = static_cast<const int8_t*>(x.at(first + std::min(j, last), 0));
+        }
+        kernel.pack(row, begin, count, vdupq_n_s8(x.type == DType::u8 ? INT8_MIN : 0), out);
+        return;
+    }
+    alignas(kChunk) int8_t values[kMaxTileRows][kQuantizedAtOnce];
+    for (int64_t j = 0; j < kernel.rows; ++j) {
+        row[j] = values[std::min(j, last)];
+    }
+    for (int64_t k = 0; k < count; k += kQuantizedAtOnce) {
+        const int64_t some = std::min(kQuantizedAtOnce, count - k);
+        for (int64_t j = 0; j <= last; ++j) {
+            quantize(x.type, x.at(first + j, begin + k), static_cast<size_t>(some), x.quantizations[first + j],
+                     values[j]);
+        }
+        kernel.pack(row, 0, some, vdupq_n_s8(0), out + kernel.rows * k);
+    }
+}
+
 } // namespace
 
-PackedActivations::PackedActivations(const KernelFamily& family, const Input& x, int64_t rows, int64_t K)
-    : family_(family), K_(K), columns_(family.panel_columns()), rows_(0) {
-    int64_t rest = rows;
+PackedActivations::PackedActivations(const KernelFamily& family, const Rows& x)
+    : family_(family), K_(x.K), columns_(family.panel_columns()), rows_(0) {
+    int64_t rest = x.count;
     for (const TileKernel& kernel : family.kernels) {
         if (kernel.run && rest >= kernel.min_rows) {
             const int64_t tiles = rest / kernel.rows + (rest % kernel.rows >= kernel.min_rows);
@@ -29,24 +58,18 @@ PackedActivations::PackedActivations(const KernelFamily& family, const Input& x,
     }
     // Where a panel is used more than once, a block of its K stays in the L1 cache in between. All
     // blocks are equally long but the last.
-    const int64_t blocks = rows_ > kMaxTileRows ? ceil_div(K * columns_, kHalfL1) : 1;
-    block_ = round_up(ceil_div(K, blocks), kChunk);
-    packed_ = scratch<Scratch::packed_activations, int8_t>(static_cast<size_t>(rows_ * round_up(K, kChunk)));
+    const int64_t blocks = rows_ > kMaxTileRows ? ceil_div(K_ * columns_, kHalfL1) : 1;
+    block_ = round_up(ceil_div(K_, blocks), kChunk);
+    packed_ = scratch<Scratch::packed_activations, int8_t>(static_cast<size_t>(rows_ * round_up(K_, kChunk)));
 
-    const int8x16_t flip = vdupq_n_s8(x.type == DType::u8 ? INT8_MIN : 0);
     int8_t* out = packed_;
-    for (int64_t begin = 0; begin < K; begin += block_) {
-        const int64_t count = std::min(block_, K - begin);
+    for (int64_t begin = 0; begin < K_; begin += block_) {
+        const int64_t count = std::min(block_, K_ - begin);
         int64_t first = 0;
         for (int i = 0; i < parts_; ++i) {
             const TileKernel& kernel = *part_[i].kernel;
             for (int64_t tile = 0; tile < part_[i].tiles; ++tile, first += kernel.rows) {
-                const int8_t* row[kMaxTileRows];
-                for (int64_t j = 0; j < kernel.rows; ++j) {
-                    // Any row fills up the last tile: its products are not used.
-                    row[j] = static_cast<const int8_t*>(x.data) + std::min(first + j, rows - 1) * K;
-                }
-                kernel.pack(row, begin, count, flip, out);
+                pack_part(kernel, x, first, begin, count, out);
                 out += kernel.rows * round_up(count, family.k_step);
             }
         }

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "engine/quantize.h"
 #include "engine/types.h"
 #include "kernels/families.h"
 
@@ -19,12 +20,23 @@ struct Accumulators {
     int64_t rows, panel_columns;
 };
 
+// Rows of activations, [count, K].
+struct Rows {
+    DType type;
+    const void* data;
+    int64_t count, K;
+    const RowQuantization* quantizations; // of fp32 and bf16: one for each row
+
+    const void* at(int64_t row, int64_t k) const {
+        return static_cast<const char*>(data) + static_cast<size_t>(row * K + k) * size_of(type);
+    }
+};
+
 // Some rows of activations, packed once for all panels of weights.
 class PackedActivations {
 public:
-    // x: [rows, K], of type s8, or u8, which becomes s8 on the way.
-    // Uses this thread's scratch memory, so there is one at a time.
-    PackedActivations(const KernelFamily& family, const Input& x, int64_t rows, int64_t K);
+    // All but s8 becomes s8 on the way. Uses this thread's scratch memory, so there is one at a time.
+    PackedActivations(const KernelFamily& family, const Rows& x);
 
     // How many panels' products fit into half of an L1 cache; so many, or the fewest, that their
     // columns are a multiple of kEpilogueColumns.

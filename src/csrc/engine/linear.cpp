@@ -18,14 +18,15 @@
 #include "engine/scratch.h"
 #include "engine/tiling.h"
 #include "kernels/integers.h"
+#include "kernels/pack_tile.h"
 
 namespace acl_qlinear {
 namespace {
 
 // What the layer's quantization parameters make of each output column, for an Epilogue.
 struct ColumnTerms {
-    const int32_t* offset;   // added to the accumulators: -zero point * column sum; nullptr for 0
-    const float* multiplier; // scale(x) * scale(w) / unit
+    const int32_t* offset;   // -zero point * column sum, by row the column sum; nullptr for none
+    const float* multiplier; // scale(x) * scale(w) / unit; by row without scale(x)
     const float* bias;       // bias / unit; nullptr for none
 };
 
@@ -33,6 +34,11 @@ struct ColumnTerms {
 // function allows it.
 double unit_of(const LinearCall& call) {
     return is_8bit(call.y.type) && is_homogeneous(call.post.activation) ? call.y.quantization.scale : 1.0;
+}
+
+// The scale of x that all rows share.
+double input_scale(const LinearCall& call) {
+    return call.per_row == PerRow::no ? call.x.quantization.scale : 1.0;
 }
 
 std::string text(double value) {
@@ -47,7 +53,7 @@ std::string text(double value) {
 
 // The factor from accumulators to units for columns with this weight scale.
 float multiplier_of(const LinearCall& call, double unit, double weight_scale) {
-    const auto value = static_cast<float>(call.x.quantization.scale * weight_scale / unit);
+    const auto value = static_cast<float>(input_scale(call) * weight_scale / unit);
     // Outputs that are not integers have a place for infinity and zero.
     if (is_8bit(call.y.type) && !std::isnormal(value)) {
         refuse("input scale * weight scale / output scale",
@@ -74,7 +80,7 @@ void fill_multipliers(const LinearCall& call, const PackedWeight& w, int64_t col
     }
     // The smallest and the largest scale stand for all.
     float64x2_t low = vld1q_f64(w.scales), high = low;
-    const float64x2_t input = vdupq_n_f64(call.x.quantization.scale), units = vdupq_n_f64(unit);
+    const float64x2_t input = vdupq_n_f64(input_scale(call)), units = vdupq_n_f64(unit);
     for (int64_t n = 0; n < columns; n += 4) {
         const float64x2_t a = vld1q_f64(w.scales + n), b = vld1q_f64(w.scales + n + 2);
         low = vminq_f64(low, vminq_f64(a, b));
@@ -103,6 +109,11 @@ void split_bias(const LinearCall& call, const PackedWeight& w, int64_t columns, 
     }
 }
 
+// The zero point of all rows' s8 values.
+int32_t zero_point_of(const LinearCall& call) {
+    return call.per_row == PerRow::no ? signed_zero_point(call.x.type, call.x.quantization.zero_point) : 0;
+}
+
 ColumnTerms column_terms(const LinearCall& call, const PackedWeight& w) {
     const int64_t columns = round_up(w.N, kEpilogueColumns);
     // A tile may begin between two multiples of kEpilogueColumns, and then reads further than these.
@@ -111,13 +122,17 @@ ColumnTerms column_terms(const LinearCall& call, const PackedWeight& w) {
     auto* const multiplier = reinterpret_cast<float*>(offset + readable);
     auto* const bias = multiplier + readable;
 
-    const int32_t zero_point = signed_zero_point(call.x.type, call.x.quantization.zero_point);
+    const int32_t zero_point = zero_point_of(call);
     for (int64_t n = 0; zero_point != 0 && n < columns; ++n) {
         offset[n] = -zero_point * w.column_sums[n];
     }
     fill_multipliers(call, w, columns, multiplier);
-    ColumnTerms terms{zero_point != 0 ? offset : nullptr, multiplier, w.bias_is_nonzero ? bias : nullptr};
-    if (w.bias_is_nonzero) {
+    ColumnTerms terms{zero_point != 0 ? offset : nullptr, multiplier, w.bias_is_nonzero ? w.bias : nullptr};
+    if (call.per_row == PerRow::asymmetric) {
+        terms.offset = w.column_sums;
+    }
+    if (w.bias_is_nonzero && is_8bit(call.y.type)) {
+        terms.bias = bias;
         const auto inverse_unit = static_cast<float>(1 / unit_of(call));
         float32x4_t largest = vdupq_n_f32(0);
         for (int64_t n = 0; n < columns; n += 4) {
@@ -125,7 +140,7 @@ ColumnTerms column_terms(const LinearCall& call, const PackedWeight& w) {
             vst1q_f32(bias + n, values);
             largest = vmaxq_f32(largest, vabsq_f32(values));
         }
-        if (is_8bit(call.y.type) && vmaxvq_f32(largest) * unit_of(call) > kFp32BiasSteps * call.y.quantization.scale) {
+        if (vmaxvq_f32(largest) * unit_of(call) > kFp32BiasSteps * call.y.quantization.scale) {
             std::fill_n(offset, zero_point != 0 ? 0 : columns, 0);
             split_bias(call, w, columns, offset, multiplier, bias);
             terms.offset = offset;
@@ -159,13 +174,22 @@ Epilogue from_column(Epilogue e, int64_t column) {
     return e;
 }
 
-// For each of `rows` rows of x, of type s8 or u8, the sum of its values as s8.
-std::vector<int32_t> row_sums(const Input& x, int64_t rows, int64_t K) {
-    std::vector<int32_t> sums(static_cast<size_t>(rows));
+// Rows of floats as s8, in `values`.
+Rows as_integers(const Rows& x, std::vector<int8_t>& values) {
+    values.resize(static_cast<size_t>(x.count * x.K + kChunk));
+    for (int64_t row = 0; row < x.count; ++row) {
+        quantize(x.type, x.at(row, 0), static_cast<size_t>(x.K), x.quantizations[row], values.data() + row * x.K);
+    }
+    return {DType::s8, values.data(), x.count, x.K, x.quantizations};
+}
+
+// For each row of x, of type s8 or u8, the sum of its values as s8.
+std::vector<int32_t> row_sums(const Rows& x) {
+    std::vector<int32_t> sums(static_cast<size_t>(x.count));
     const auto sum = [&](const auto* row, int32_t shift) {
         for (int32_t& value : sums) {
-            value = std::accumulate(row, row + K, -shift * static_cast<int32_t>(K));
-            row += K;
+            value = std::accumulate(row, row + x.K, -shift * static_cast<int32_t>(x.K));
+            row += x.K;
         }
     };
     if (x.type == DType::u8) {
@@ -197,19 +221,43 @@ struct Task {
     Tiling tiling;
 };
 
-// The rows of x that a tile needs, as integers.
-Input rows_of(const Task& task, const Tile& tile) {
-    Input x = task.call.x;
-    const auto K = task.weight.K;
-    x.data = static_cast<const char*>(x.data) + static_cast<size_t>(tile.row * K) * size_of(x.type);
-    return is_8bit(x.type) ? x : quantize(x, static_cast<size_t>(tile.rows * K));
+// How each row of floats becomes integers.
+const RowQuantization* quantizations_of(const LinearCall& call, const Rows& x) {
+    auto* const all = scratch<Scratch::row_quantizations, RowQuantization>(static_cast<size_t>(x.count));
+    if (call.per_row == PerRow::no) {
+        const auto scale = static_cast<float>(call.x.quantization.scale);
+        std::fill_n(all, x.count, RowQuantization{scale, 1 / scale, call.x.quantization.zero_point});
+        return all;
+    }
+    for (int64_t row = 0; row < x.count; ++row) {
+        const Range range = range_of(x.type, x.at(row, 0), static_cast<size_t>(x.K));
+        all[row] = choose_row_quantization(x.type, range, call.per_row);
+    }
+    return all;
+}
+
+// The rows of x that a tile needs.
+Rows rows_of(const Task& task, const Tile& tile) {
+    const LinearCall& call = task.call;
+    Rows x{call.x.type, call.x.data, tile.rows, task.weight.K, nullptr};
+    x.data = x.at(tile.row, 0);
+    x.quantizations = is_8bit(x.type) ? nullptr : quantizations_of(call, x);
+    return x;
 }
 
 void run_tile(const Task& task, const Tile& tile) {
-    const auto& [call, w, epilogue, tiling] = task;
-    const Input x = rows_of(task, tile);
-    const auto sums = w.zero_points ? row_sums(x, tile.rows, w.K) : std::vector<int32_t>();
-    const PackedActivations packed(*w.family, x, tile.rows, w.K);
+    const LinearCall& call = task.call;
+    const PackedWeight& w = task.weight;
+    Rows x = rows_of(task, tile);
+    std::vector<int8_t> integers;
+    std::vector<int32_t> sums;
+    if (w.zero_points) {
+        x = is_8bit(x.type) ? x : as_integers(x, integers);
+        sums = row_sums(x);
+    }
+    const PackedActivations packed(*w.family, x);
+    Epilogue epilogue = task.epilogue;
+    epilogue.rows = call.per_row == PerRow::no ? nullptr : x.quantizations;
     const int64_t panel = w.family->panel_columns(), most = packed.panels_at_once();
     const int64_t end = tile.column + tile.columns;
     for (int64_t n = tile.column, panels; n < end; n += panels * panel) {

@@ -18,6 +18,8 @@ struct LinearCall {
     Input x;
     Output y;
     PostOp post;
+    // By row: x and y are fp32 or bf16, and x.quantization is not used.
+    PerRow per_row = PerRow::no;
 };
 
 // Keeps no state; any number of threads may call it with the same weights at once.

@@ -8,7 +8,8 @@
 //   weights, as pack_weights leaves them
 //
 // each part aligned to 64 bytes, N rounded up to 16 in all but the last, with copies of the
-// first scale; zero points are there only where one is not 0; the whole size is a multiple of N.
+// first scale; zero points are there only where one is not 0; the whole size is a multiple of N. After
+// the column sums and after the bias, kEpilogueColumns - 1 values more can be read.
 #pragma once
 
 #include <cstddef>

@@ -6,9 +6,9 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <limits>
 
 #include "engine/bf16.h"
-#include "engine/scratch.h"
 
 namespace acl_qlinear {
 namespace {
@@ -36,9 +36,9 @@ inline int8x16_t quantize16(const Vectors& x, float32x4_t inverse_scale, int16x8
     return vqmovn_high_s16(vqmovn_s16(low), high);
 }
 
-// fp32 and bf16: T is float or uint16_t. `out` has room up to the next multiple of 16.
-template <typename T> void quantize_all(const T* x, size_t count, const Quantization& q, int8_t* out) {
-    const float32x4_t inverse_scale = vdupq_n_f32(1.0f / static_cast<float>(q.scale));
+// fp32 and bf16: T is float or uint16_t.
+template <typename T> void quantize_all(const T* x, size_t count, const RowQuantization& q, int8_t* out) {
+    const float32x4_t inverse_scale = vdupq_n_f32(q.inverse_scale);
     const int16x8_t zero_point = vdupq_n_s16(static_cast<int16_t>(q.zero_point));
     size_t i = 0;
     for (; i + kStep <= count; i += kStep) {
@@ -79,14 +79,12 @@ template <typename T> Range range_of_all(const T* x, size_t count) {
 
 } // namespace
 
-Input quantize(const Input& x, size_t count) {
-    auto* const out = scratch<Scratch::activations, int8_t>(count + kStep);
-    if (x.type == DType::f32) {
-        quantize_all(static_cast<const float*>(x.data), count, x.quantization, out);
+void quantize(DType type, const void* x, size_t count, const RowQuantization& q, int8_t* out) {
+    if (type == DType::f32) {
+        quantize_all(static_cast<const float*>(x), count, q, out);
     } else {
-        quantize_all(static_cast<const uint16_t*>(x.data), count, x.quantization, out);
+        quantize_all(static_cast<const uint16_t*>(x), count, q, out);
     }
-    return {DType::s8, out, x.quantization};
 }
 
 Range range_of(DType type, const void* x, size_t count) {
@@ -123,6 +121,22 @@ Quantization choose_quantization(const Range& range, bool reduce_range) {
     const bool low_is_nearer = -std::abs(low / scale) < highest - std::abs(high / scale);
     const double zero_point = low_is_nearer ? from_low : from_high;
     return {scale, static_cast<int32_t>(std::nearbyint(std::clamp(zero_point, 0.0, static_cast<double>(highest))))};
+}
+
+RowQuantization choose_row_quantization(DType type, const Range& range, PerRow kind) {
+    const auto in_type = [type](float value) { return type == DType::bf16 ? rounded_to_bf16(value) : value; };
+    // NaN stays NaN where it is the first argument.
+    const float low = std::min(range.lowest, 0.0F), high = std::max(range.highest, 0.0F);
+    const bool is_asymmetric = kind == PerRow::asymmetric, is_narrow = kind == PerRow::narrow;
+    const float span = is_asymmetric ? in_type(high - low) : std::max(-low, high);
+    const float steps_of_span = is_asymmetric ? 255.0F : is_narrow ? 127.0F : 127.5F;
+    const float smallest_scale = is_narrow ? in_type(1e-5F) : std::numeric_limits<float>::epsilon();
+    const float scale = std::max(in_type(span / steps_of_span), smallest_scale);
+    RowQuantization q{scale, 1 / scale, 0};
+    if (const float steps = in_type(low / scale); is_asymmetric && std::isfinite(steps)) {
+        q.zero_point = static_cast<int32_t>(std::clamp(-128 - std::nearbyint(steps), -128.0F, 127.0F));
+    }
+    return q;
 }
 
 } // namespace acl_qlinear

@@ -9,7 +9,7 @@
 
 namespace acl_qlinear {
 
-enum class Scratch { activations, packed_activations, accumulators, column_terms };
+enum class Scratch { row_quantizations, packed_activations, accumulators, column_terms };
 
 // `count` uninitialised values, valid until this thread next asks for the same
 // slot; grows, and stays as large as the largest tile (bounded by the tiling).

@@ -41,12 +41,16 @@ template <typename Data> struct Operand {
     Quantization quantization;
 };
 
-// Where x is fp32 or bf16, its quantization is that of the s8 values that it is quantized to.
+// Where x is fp32 or bf16, its quantization is that of the s8 values that it is quantized to, for all rows alike.
 using Input = Operand<const void>;
 // Where y is fp32 or bf16, its quantization is not used.
 using Output = Operand<void>;
 
 enum class Activation { none, relu, leaky_relu, tanh, gelu, gelu_tanh, silu };
+
+// Whether each row of fp32 or bf16 activations is quantized by its own range; whether its zero point is then 0;
+// narrow: and -128 not used.
+enum class PerRow { no, asymmetric, symmetric, narrow };
 
 struct PostOp {
     Activation activation;

@@ -27,8 +27,10 @@ inline float activated(float x, const PostOp& post) {
 }
 
 // As real numbers where one rounding is promised; as fp32 where several are.
-inline double expected_real(int32_t acc, const Epilogue& e, int64_t n) {
-    const auto sum = static_cast<float>(acc + (e.offset ? e.offset[n] : 0));
+inline double expected_real(int32_t acc, const Epilogue& e, int64_t m, int64_t n) {
+    const int32_t offset = e.offset ? e.offset[n] : 0;
+    const float sum = e.rows ? static_cast<float>(acc - e.rows[m].zero_point * offset) * e.rows[m].scale
+                             : static_cast<float>(acc + offset);
     const float multiplier = e.multiplier[n];
     const bool is_linear = e.post.activation == Activation::none || e.post.activation == Activation::relu;
     if (is_8bit(e.type) && is_linear && !e.bias) {
@@ -41,8 +43,8 @@ inline double expected_real(int32_t acc, const Epilogue& e, int64_t n) {
     return activated(linear, e.post);
 }
 
-template <typename T> T expected_integer(int32_t acc, const Epilogue& e, int64_t n) {
-    double v = expected_real(acc, e, n);
+template <typename T> T expected_integer(int32_t acc, const Epilogue& e, int64_t m, int64_t n) {
+    double v = expected_real(acc, e, m, n);
     if (e.post.activation != Activation::none && e.post.activation != Activation::relu) {
         v = static_cast<float>(v) * e.inverse_scale;
     }
@@ -55,14 +57,14 @@ template <typename T> T expected_integer(int32_t acc, const Epilogue& e, int64_t
 }
 
 // The bits of an output.
-inline uint32_t expected_bits(int32_t acc, const Epilogue& e, int64_t n) {
+inline uint32_t expected_bits(int32_t acc, const Epilogue& e, int64_t m, int64_t n) {
     switch (e.type) {
-    case DType::s8: return static_cast<uint8_t>(expected_integer<int8_t>(acc, e, n));
-    case DType::u8: return expected_integer<uint8_t>(acc, e, n);
-    case DType::bf16: return bf16_of_float(static_cast<float>(expected_real(acc, e, n)));
+    case DType::s8: return static_cast<uint8_t>(expected_integer<int8_t>(acc, e, m, n));
+    case DType::u8: return expected_integer<uint8_t>(acc, e, m, n);
+    case DType::bf16: return bf16_of_float(static_cast<float>(expected_real(acc, e, m, n)));
     case DType::f32: break;
     }
-    const auto value = static_cast<float>(expected_real(acc, e, n));
+    const auto value = static_cast<float>(expected_real(acc, e, m, n));
     uint32_t bits;
     std::memcpy(&bits, &value, sizeof bits);
     return bits;

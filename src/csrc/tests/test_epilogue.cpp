@@ -23,12 +23,13 @@ struct Block {
     int64_t rows, columns, width;
     Guarded<int32_t> acc, offset;
     Guarded<float> multiplier, bias;
-    bool has_offset = false, has_bias = false;
+    Guarded<RowQuantization> quantizations;
+    bool has_offset = false, has_bias = false, by_row = false;
 
     Block(int64_t row_count, int64_t column_count, int64_t panel_columns)
         : rows(row_count), columns(column_count), width(panel_columns),
           acc(static_cast<size_t>(round_up(round_up(columns, kEpilogueColumns), width) * rows)), offset(readable()),
-          multiplier(readable()), bias(readable()) {}
+          multiplier(readable()), bias(readable()), quantizations(static_cast<size_t>(rows)) {}
 
     size_t readable() const { return static_cast<size_t>(columns + kEpilogueColumns - 1); }
     int32_t& at(int64_t m, int64_t n) { return acc[(n / width * rows + m) * width + n % width]; }
@@ -41,6 +42,7 @@ struct Block {
         e.post = {Activation::none, 0.0f};
         e.type = type;
         e.inverse_scale = 1;
+        e.rows = by_row ? quantizations.data() : nullptr;
         return e;
     }
 
@@ -53,7 +55,8 @@ struct Block {
         int wrong = 0, overwritten = 0;
         for (int64_t m = 0; m < rows; ++m) {
             for (int64_t n = 0; n < columns; ++n) {
-                wrong += testing::bits_of(e.type, out.data(), m * stride + n) != testing::expected_bits(at(m, n), e, n);
+                wrong +=
+                    testing::bits_of(e.type, out.data(), m * stride + n) != testing::expected_bits(at(m, n), e, m, n);
             }
             for (int64_t n = columns; m + 1 < rows && n < stride; ++n) {
                 overwritten += testing::bits_of(e.type, out.data(), m * stride + n) != (0x5a5a5a5aU >> (32 - 8 * size));
@@ -66,7 +69,7 @@ struct Block {
     std::string describe(const Epilogue& e) const {
         const auto text = [](auto value) { return std::to_string(static_cast<int>(value)); };
         return "type " + text(e.type) + ", activation " + text(e.post.activation) + ", offset " + text(has_offset) +
-               ", bias " + text(has_bias) + ", rows " + text(rows) + ", columns " + text(columns) + ", panels of " +
+               ", by row " + text(by_row) + ", bias " + text(has_bias) + ", rows " + text(rows) + ", columns " + text(columns) + ", panels of " +
                text(width);
     }
 };
@@ -75,10 +78,15 @@ TEST(Epilogue, EveryTypeAndActivation) {
     Random random(6);
     for (const DType type : kTypes) {
         for (const Activation activation : kActivations) {
-            for (int i = 0; i < 24; ++i) {
+            for (int i = 0; i < 32; ++i) {
                 Block block(random.integer(1, 9), random.integer(1, 70), random.one_of<int64_t>({4, 12, 24, 36, 48}));
                 block.has_offset = i & 1;
                 block.has_bias = i & 2;
+                block.by_row = i & 4 && !is_8bit(type);
+                for (RowQuantization& row : block.quantizations) {
+                    row = {static_cast<float>(std::exp2(random.real(-9, 2))), 0,
+                           static_cast<int32_t>(random.integer(-128, 127))};
+                }
                 for (int32_t& value : block.acc) {
                     value = static_cast<int32_t>(random.integer(-20000, 20000));
                 }

@@ -84,12 +84,27 @@ struct Layer {
     }
 };
 
+// How each row of x becomes s8. Ranges and what is made of them are test_quantize.cpp's matter.
+std::vector<RowQuantization> quantizations(const Layer& layer, const LinearCall& call) {
+    std::vector<RowQuantization> all;
+    for (int64_t m = 0; m < layer.M; ++m) {
+        if (call.per_row == PerRow::no) {
+            const auto scale = static_cast<float>(call.x.quantization.scale);
+            all.push_back({scale, 1 / scale, call.x.quantization.zero_point});
+        } else {
+            const Rows x{call.x.type, call.x.data, layer.M, layer.K, nullptr};
+            const Range range = range_of(x.type, x.at(m, 0), static_cast<size_t>(layer.K));
+            all.push_back(choose_row_quantization(x.type, range, call.per_row));
+        }
+    }
+    return all;
+}
+
 // The s8 value that the GEMM reads for one of x.
-int32_t signed_value(const Input& x, int64_t i) {
-    const float inverse = 1.0f / static_cast<float>(x.quantization.scale);
+int32_t signed_value(const Input& x, int64_t i, const RowQuantization& q) {
     const auto integer = [&](float value) {
-        return int32_t{testing::saturated<int8_t>(testing::saturated<int16_t>(testing::rounded(value * inverse)) +
-                                                  x.quantization.zero_point)};
+        return int32_t{testing::saturated<int8_t>(
+            testing::saturated<int16_t>(testing::rounded(value * q.inverse_scale)) + q.zero_point)};
     };
     switch (x.type) {
     case DType::s8: return static_cast<const int8_t*>(x.data)[i];
@@ -110,7 +125,8 @@ struct Terms {
         const double unit = in_units_of_y ? call.y.quantization.scale : 1.0;
         for (int64_t n = 0; n < layer.N; ++n) {
             const double scale = layer.scales[layer.scales.size() == 1 ? 0 : static_cast<size_t>(n)];
-            multiplier.push_back(static_cast<float>(call.x.quantization.scale * scale / unit));
+            const double x_scale = call.per_row == PerRow::no ? call.x.quantization.scale : 1;
+            multiplier.push_back(static_cast<float>(x_scale * scale / unit));
             if (!layer.bias.empty()) {
                 bias.push_back(layer.bias[static_cast<size_t>(n)] * static_cast<float>(1 / unit));
             }
@@ -119,7 +135,7 @@ struct Terms {
             for (int64_t k = 0; k < layer.K; ++k) {
                 sum += layer.values[n * layer.K + k] - layer.zero_point(n);
             }
-            offset.push_back(-shift * sum);
+            offset.push_back(call.per_row == PerRow::no ? -shift * sum : sum);
         }
     }
 };
@@ -134,11 +150,14 @@ int wrong_outputs(const Layer& layer, const LinearCall& call) {
     e.type = call.y.type;
     e.inverse_scale = is_homogeneous(call.post.activation) ? 1 : static_cast<float>(1 / call.y.quantization.scale);
     e.zero_point = call.y.quantization.zero_point;
+    const std::vector<RowQuantization> rows = quantizations(layer, call);
+    e.rows = call.per_row == PerRow::no ? nullptr : rows.data();
     std::vector<int32_t> x(static_cast<size_t>(layer.K));
     int wrong = 0;
     for (int64_t m = 0; m < layer.M; ++m) {
         for (int64_t k = 0; k < layer.K; ++k) {
-            x[static_cast<size_t>(k)] = signed_value(call.x, m * layer.K + k);
+            x[static_cast<size_t>(k)] =
+                signed_value(call.x, m * layer.K + k, rows[static_cast<size_t>(m)]);
         }
         for (int64_t n = 0; n < layer.N; ++n) {
             int32_t sum = 0;
@@ -146,7 +165,7 @@ int wrong_outputs(const Layer& layer, const LinearCall& call) {
                 sum += x[static_cast<size_t>(k)] * (layer.values[n * layer.K + k] - layer.zero_point(n));
             }
             const uint32_t y = testing::bits_of(call.y.type, static_cast<const char*>(call.y.data), m * layer.N + n);
-            wrong += y != testing::expected_bits(sum, e, n);
+            wrong += y != testing::expected_bits(sum, e, m, n);
         }
     }
     return wrong;
@@ -174,9 +193,12 @@ void check_call(const Layer& layer, int64_t threads, Random& random) {
     const LinearCall call{layer.M,
                           {x_type, x.data(), random_quantization(x_type, 0.02, random)},
                           {y_type, y.data(), random_quantization(y_type, y_scale, random)},
-                          post};
+                          post,
+                          is_8bit(x_type) || is_8bit(y_type)
+                              ? PerRow::no
+                              : random.one_of({PerRow::no, PerRow::asymmetric, PerRow::symmetric, PerRow::narrow})};
     std::ostringstream description;
-    description << layer.family->name << ", M=" << layer.M << " N=" << layer.N << " K=" << layer.K << ", threads "
+    description << "by row " << static_cast<int>(call.per_row) << ", " << layer.family->name << ", M=" << layer.M << " N=" << layer.N << " K=" << layer.K << ", threads "
                 << threads << ", types " << static_cast<int>(x_type) << " and " << static_cast<int>(y_type)
                 << ", scales " << layer.scales.size() << ", bias " << !layer.bias.empty() << ", zero points "
                 << !layer.zero_points.empty();

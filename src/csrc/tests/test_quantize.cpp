@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "engine/quantize.h"
+#include "kernels/integers.h"
 #include "tests/support.h"
 
 namespace acl_qlinear {
@@ -39,14 +40,13 @@ TYPED_TEST(Quantize, EveryCount) {
         for (TypeParam& value : x) {
             value = value_as<TypeParam>(static_cast<float>(random.real(-2, 2)));
         }
-        const Quantization q{random.real(0.005, 0.1), static_cast<int32_t>(random.integer(-128, 127))};
-        const Input result = quantize({kType<TypeParam>, x.data(), q}, count);
-        ASSERT_EQ(result.type, DType::s8);
-        const float inverse = 1.0f / static_cast<float>(q.scale);
+        const RowQuantization q{0, static_cast<float>(random.real(10, 200)),
+                                static_cast<int32_t>(random.integer(-128, 127))};
+        Guarded<int8_t> result(round_up(count, size_t{16}));
+        quantize(kType<TypeParam>, x.data(), count, q, result.data());
         for (int64_t i = 0; i < static_cast<int64_t>(count); ++i) {
-            const int64_t expected = testing::rounded(value_of(x[i]) * inverse) + q.zero_point;
-            EXPECT_EQ(static_cast<const int8_t*>(result.data)[i], testing::saturated<int8_t>(expected))
-                << value_of(x[i]);
+            const int64_t expected = testing::rounded(value_of(x[i]) * q.inverse_scale) + q.zero_point;
+            EXPECT_EQ(result[i], testing::saturated<int8_t>(expected)) << value_of(x[i]);
         }
     }
 }
@@ -57,9 +57,10 @@ TYPED_TEST(Quantize, TiesAndExtremes) {
     const int8_t expected[] = {0, 2, 2, 0, -2, -2, 126, 127, -128, -128, 127, -128, 127, -128, 127, -128, 0, 0};
     Guarded<TypeParam> x(std::size(special));
     std::transform(std::begin(special), std::end(special), x.begin(), value_as<TypeParam>);
-    const Input result = quantize({kType<TypeParam>, x.data(), {1.0, 0}}, x.size());
-    for (size_t i = 0; i < x.size(); ++i) {
-        EXPECT_EQ(static_cast<const int8_t*>(result.data)[i], expected[i]) << special[i];
+    Guarded<int8_t> result(round_up(x.size(), size_t{16}));
+    quantize(kType<TypeParam>, x.data(), x.size(), {1, 1, 0}, result.data());
+    for (int64_t i = 0; i < static_cast<int64_t>(x.size()); ++i) {
+        EXPECT_EQ(result[i], expected[i]) << special[i];
     }
 }
 
@@ -89,6 +90,55 @@ TYPED_TEST(Quantize, RangeOfEveryCount) {
     const Range none = range_of(kType<TypeParam>, nullptr, 0);
     EXPECT_EQ(none.lowest, 0);
     EXPECT_EQ(none.highest, 0);
+}
+
+// Tests of the Python package compare many with torchao's own.
+TEST(RowQuantization, CoversTheRangeAndHas0) {
+    struct {
+        Range range;
+        PerRow kind;
+        float scale;
+        int32_t zero_point;
+    } const cases[] = {
+        {{-3, 127.5f}, PerRow::symmetric, 1, 0},
+        {{-255, 100}, PerRow::symmetric, 2, 0},
+        {{-254, 100}, PerRow::narrow, 2, 0},
+        {{-100, 155}, PerRow::asymmetric, 1, -28},
+        {{-255, -5}, PerRow::asymmetric, 1, 127},
+        {{3, 255}, PerRow::asymmetric, 1, -128},
+        {{-2.5f, 252.5f}, PerRow::asymmetric, 1, -126},
+        {{0, 0}, PerRow::symmetric, 0x1p-23f, 0},
+        {{0, 0}, PerRow::narrow, 1e-5f, 0},
+        {{0, 0}, PerRow::asymmetric, 0x1p-23f, -128},
+        {{0, 1e-30f}, PerRow::symmetric, 0x1p-23f, 0},
+        {{-1e-8f, 0}, PerRow::asymmetric, 0x1p-23f, -128},
+    };
+    for (const auto& [range, kind, scale, zero_point] : cases) {
+        const RowQuantization q = choose_row_quantization(DType::f32, range, kind);
+        EXPECT_EQ(q.scale, scale) << range.lowest << " to " << range.highest;
+        EXPECT_EQ(q.inverse_scale, 1 / scale);
+        EXPECT_EQ(q.zero_point, zero_point) << range.lowest << " to " << range.highest;
+    }
+}
+
+TEST(RowQuantization, Bf16IsRoundedAtEachStep) {
+    // 3 / 127.5 = 0.0235294, of which bf16 holds 0.023559570.
+    EXPECT_EQ(choose_row_quantization(DType::f32, {-3, 1}, PerRow::symmetric).scale, 3 / 127.5f);
+    EXPECT_EQ(choose_row_quantization(DType::bf16, {-3, 1}, PerRow::symmetric).scale, 0.0235595703125f);
+    // 2.015625 - -0.0078125 = 2.0234375, halfway between two of bf16's numbers, becomes 2.03125 at once.
+    EXPECT_EQ(choose_row_quantization(DType::bf16, {-0.0078125f, 2.015625f}, PerRow::asymmetric).scale,
+              0.00799560546875f);
+}
+
+TEST(RowQuantization, NanAndInfinityReachTheScale) {
+    for (const PerRow kind : {PerRow::asymmetric, PerRow::symmetric, PerRow::narrow}) {
+        for (const Range range :
+             {Range{NAN, NAN}, Range{-INFINITY, 1}, Range{-1, INFINITY}, Range{-INFINITY, INFINITY}}) {
+            const RowQuantization q = choose_row_quantization(DType::f32, range, kind);
+            EXPECT_FALSE(std::isfinite(q.scale));
+            EXPECT_TRUE(q.zero_point >= -128 && q.zero_point <= 127);
+        }
+    }
 }
 
 } // namespace

@@ -90,6 +90,7 @@ struct Call {
     Quantization input;
     PackedWeight weight;
     PostOp post;
+    PerRow per_row = PerRow::no;
 
     Sizes output_sizes() const {
         const Shape given = x.sizes();
@@ -107,7 +108,8 @@ void run(const Call& call, const Tensor& y, DType y_type, const Quantization& ou
     }
     const int64_t M = call.x.numel() / call.weight.K;
     const LinearCall linear_call{
-        M, {call.x_type, call.x.const_data_ptr(), call.input}, {y_type, y.mutable_data_ptr(), output}, call.post};
+        M, {call.x_type, call.x.const_data_ptr(), call.input}, {y_type, y.mutable_data_ptr(), output}, call.post,
+        call.per_row};
     value_errors(call.op, "", [&] { acl_qlinear::linear(linear_call, call.weight, threads()); });
 }
 
@@ -154,6 +156,27 @@ void check_no_internal_overlap(const char* op, const Tensor& out) {
                       "out is expanded along dimension ", i,
                       ", so that its elements share memory, expected memory for each: clone() makes such a tensor");
     }
+}
+
+// A call for a float x whose quantization is still to be chosen, and the type of its output.
+std::pair<Call, ScalarType> dynamic_call(const Tensor& x, const Tensor& packed, std::optional<ScalarType> output_dtype,
+                                         const ActivationArguments& activation) {
+    constexpr const char* op = "acl_qlinear::linear_dynamic: ";
+    CHECK_TYPE((x.scalar_type() == ScalarType::Float || x.scalar_type() == ScalarType::BFloat16) && is_plain_cpu(x), op,
+               "x is ", describe(x), ", expected a float32 or bfloat16 CPU tensor");
+    const auto type = output_dtype.value_or(x.scalar_type());
+    CHECK_TYPE(type == ScalarType::Float || type == ScalarType::BFloat16, op, "output_dtype is ", type,
+               ", expected float32 or bfloat16");
+    const PostOp post = checked_activation(op, activation);
+    const PackedWeight weight = checked_weight(op, packed);
+    check_columns(op, x, weight);
+    return {Call{op, x.contiguous(), dtype_of(op, "x", x.scalar_type()), {}, weight, post}, type};
+}
+
+Tensor run_dynamic(const Call& call, ScalarType type) {
+    Tensor y = host::empty(call.output_sizes(), type);
+    run(call, y, dtype_of(call.op, "output_dtype", type), {});
+    return y;
 }
 
 } // namespace
@@ -225,27 +248,22 @@ void linear_int8_out(const Tensor& x, double x_scale, int64_t x_zero_point, cons
 
 Tensor linear_dynamic(const Tensor& x, const Tensor& packed, bool reduce_range, std::optional<ScalarType> output_dtype,
                       Text activation, double negative_slope) {
-    constexpr const char* op = "acl_qlinear::linear_dynamic: ";
-    CHECK_TYPE((x.scalar_type() == ScalarType::Float || x.scalar_type() == ScalarType::BFloat16) && is_plain_cpu(x), op,
-               "x is ", describe(x), ", expected a float32 or bfloat16 CPU tensor");
-    const auto type = output_dtype.value_or(x.scalar_type());
-    CHECK_TYPE(type == ScalarType::Float || type == ScalarType::BFloat16, op, "output_dtype is ", type,
-               ", expected float32 or bfloat16");
-    const DType x_type = dtype_of(op, "x", x.scalar_type()), y_type = dtype_of(op, "output_dtype", type);
-    const PostOp post = checked_activation(op, {activation, negative_slope});
-    const PackedWeight weight = checked_weight(op, packed);
-    check_columns(op, x, weight);
-
-    const Tensor rows = x.contiguous();
-    const Range range = range_of(x_type, rows.const_data_ptr(), static_cast<size_t>(rows.numel()));
+    auto [call, type] = dynamic_call(x, packed, output_dtype, {activation, negative_slope});
+    const Range range = range_of(call.x_type, call.x.const_data_ptr(), static_cast<size_t>(call.x.numel()));
     // PyTorch's own words.
     CHECK_RUNTIME(range.lowest <= range.highest,
                   "In ChooseQuantizationParams, min should be less than or equal to max");
     const Quantization chosen = choose_quantization(range, reduce_range);
-    const Call call{op, rows, x_type, {chosen.scale, signed_zero_point(DType::u8, chosen.zero_point)}, weight, post};
-    Tensor y = host::empty(call.output_sizes(), type);
-    run(call, y, y_type, {});
-    return y;
+    call.input = {chosen.scale, signed_zero_point(DType::u8, chosen.zero_point)};
+    return run_dynamic(call, type);
+}
+
+Tensor linear_dynamic_row(const Tensor& x, const Tensor& packed, bool symmetric, bool narrow_range,
+                          std::optional<ScalarType> output_dtype, Text activation, double negative_slope) {
+    auto [call, type] = dynamic_call(x, packed, output_dtype, {activation, negative_slope});
+    CHECK_VALUE(symmetric || !narrow_range, call.op, "narrow_range is True, expected False where symmetric is");
+    call.per_row = !symmetric ? PerRow::asymmetric : narrow_range ? PerRow::narrow : PerRow::symmetric;
+    return run_dynamic(call, type);
 }
 
 void check_fallback(const char* op, bool has_zero_points) {

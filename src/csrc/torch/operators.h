@@ -35,6 +35,9 @@ void linear_int8_out(const Tensor& x, double x_scale, int64_t x_zero_point, cons
 Tensor linear_dynamic(const Tensor& x, const Tensor& packed, bool reduce_range, std::optional<ScalarType> output_dtype,
                       Text activation, double negative_slope);
 
+Tensor linear_dynamic_row(const Tensor& x, const Tensor& packed, bool symmetric, bool narrow_range,
+                          std::optional<ScalarType> output_dtype, Text activation, double negative_slope);
+
 void forbid_fallback(bool forbidden);
 
 int64_t fallback_calls();
@@ -54,6 +57,8 @@ constexpr const char* schemas[] = {
     "int output_zero_point, str activation, float negative_slope, Tensor(a!) out) -> ()",
     "linear_dynamic(Tensor x, Tensor packed, bool reduce_range=False, ScalarType? output_dtype=None, "
     "str activation=\"none\", float negative_slope=0.01) -> Tensor",
+    "linear_dynamic_row(Tensor x, Tensor packed, bool symmetric=False, bool narrow_range=False, "
+    "ScalarType? output_dtype=None, str activation=\"none\", float negative_slope=0.01) -> Tensor",
     "no_gradient(Tensor gradient, int in_features, str layer) -> Tensor",
     "forbid_fallback(bool forbidden=True) -> ()",
     "fallback_calls() -> int",
@@ -68,6 +73,7 @@ template <typename Implement> void implement_all(Implement&& implement) {
     implement.template add<linear_int8>("linear_int8");
     implement.template add<linear_int8_out>("linear_int8_out");
     implement.template add<linear_dynamic>("linear_dynamic");
+    implement.template add<linear_dynamic_row>("linear_dynamic_row");
     implement.template add<forbid_fallback>("forbid_fallback");
     implement.template add<fallback_calls>("fallback_calls");
 }

@@ -36,6 +36,10 @@ def make_packed(K: int = 16, scale: float = 0.1) -> torch.Tensor:
     return acl_qlinear.prepack(good_w(K, scale=scale))
 
 
+def dynamic(**options: object) -> torch.Tensor:
+    return acl_qlinear.linear_dynamic(X, make_packed(), **options)
+
+
 def int8_w() -> torch.Tensor:
     return torch.zeros(8, 16, dtype=torch.int8)
 
@@ -156,6 +160,21 @@ def plain(**changes):
         (lambda: acl_qlinear.linear(good_x(), make_packed(), 0.1, 0, torch.int8), TypeError, "output_dtype is Char"),
         (lambda: acl_qlinear.linear_dynamic(good_x(), make_packed()), TypeError, "x is QUInt8 .*expected a float32"),
         (lambda: acl_qlinear.linear_dynamic(torch.randn(4, 15), make_packed()), ValueError, r"x has shape \[4, 15\]"),
+        (lambda: dynamic(granularity="token"), ValueError, "granularity is 'token', expected one of tensor, row"),
+        (lambda: dynamic(granularity=None), ValueError, "granularity is None, expected one of tensor, row"),
+        (
+            lambda: dynamic(granularity="row", reduce_range=True), ValueError,
+            "reduce_range is True, expected False with granularity 'row'",
+        ),
+        (lambda: dynamic(symmetric=True), ValueError, "symmetric is True, expected False with granularity 'tensor'"),
+        (
+            lambda: dynamic(granularity="row", narrow_range=True), ValueError,
+            "narrow_range is True, expected False without symmetric=True",
+        ),
+        (
+            lambda: torch.ops.acl_qlinear.linear_dynamic_row(X, make_packed(), False, True),
+            (ValueError, RuntimeError), "narrow_range is True, expected False",
+        ),
     ],
 )
 def test_bad_plain_call(call, error, message):
@@ -228,6 +247,8 @@ def calls_with(t: torch.Tensor) -> dict[str, tuple[str, object]]:
         "linear_int8, out": ("out", lambda: acl_qlinear.linear_int8(X, 0.1, 0, packed, out=t)),
         "linear_dynamic": ("x", lambda: acl_qlinear.linear_dynamic(t, packed)),
         "linear_dynamic, packed": ("packed", lambda: acl_qlinear.linear_dynamic(X, t)),
+        "linear_dynamic by row": ("x", lambda: acl_qlinear.linear_dynamic(t, packed, granularity="row")),
+        "linear_dynamic by row, packed": ("packed", lambda: acl_qlinear.linear_dynamic(X, t, granularity="row")),
     }  # fmt: skip
 
 
@@ -406,10 +427,11 @@ def test_gradients_are_an_error_that_names_the_layer():
     before = torch.nn.Linear(16, 16)
     calls = {
         "linear_dynamic": lambda x: acl_qlinear.linear_dynamic(x, packed),
+        "linear_dynamic, by row": lambda x: acl_qlinear.linear_dynamic(x, packed, granularity="row"),
         "linear_int8": lambda x: acl_qlinear.linear_int8(x, 0.1, 0, packed),
     }
     for name, call in calls.items():
-        message = rf"acl_qlinear::{name} \(in_features=16, out_features=8\) has no gradient, since it is for inference"
+        message = rf"acl_qlinear::{name.split(',')[0]} \(in_features=16, out_features=8\) has no gradient, since it is for inference"
         expected = call(X)
         with pytest.raises(NotImplementedError, match=message):
             call(before(X)).sum().backward()

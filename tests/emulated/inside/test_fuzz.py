@@ -190,7 +190,9 @@ def check_quantize(way, rng, model, inputs, tally):
     options, covers_all = {"per_channel": rng.random() < 0.5}, True
     linears = [m for m in model.modules() if type(m) is nn.Linear]
     if way == "dynamic":
-        options["reduce_range"] = rng.random() < 0.5
+        options |= rng.choice([
+            {}, {"reduce_range": True}, {"granularity": "row"}, {"granularity": "row", "symmetric": True},
+        ])  # fmt: skip
     else:
         options["calibrate"] = lambda m: [m(x) for x in inputs if x.numel()]
         observers = [tq.HistogramObserver.with_args(bins=64), tq.MinMaxObserver, tq.MovingAverageMinMaxObserver]
@@ -346,7 +348,12 @@ def check_layer(layer, x, y, tally):
         tally.errors.add(integers, reference.linear(given, quantized_weight, bias, output, **options))
         return
     rows = x.float().reshape(-1, layer.in_features)
-    if isinstance(layer, acl_qlinear.DynamicLinear):
+    if isinstance(layer, acl_qlinear.DynamicLinear) and layer.granularity == "row":
+        as_x = lambda value: torch.from_numpy(value).to(x.dtype).float().numpy()  # noqa: E731
+        given = reference.quantize(
+            rows.numpy(), *reference.row_quantization(rows.numpy(), layer.symmetric, rounded=as_x)
+        )
+    elif isinstance(layer, acl_qlinear.DynamicLinear):
         given = reference.quantize(rows.numpy(), *torch._choose_qparams_per_tensor(rows, layer.reduce_range), np.uint8)
     else:
         given = reference.quantize(rows.numpy(), layer.x_scale, layer.x_zero_point)

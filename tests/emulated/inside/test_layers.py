@@ -25,11 +25,14 @@ def layers_of_each_kind(bias: bool = True, seed: int = 0) -> dict[str, acl_qline
     return {
         "static": acl_qlinear.Linear(weight, b, 0.1 + 0.1 * seed, 3 + seed, "relu"),
         "dynamic": acl_qlinear.DynamicLinear(weight, b, bool(seed), ["gelu", "silu"][seed]),
+        "row": acl_qlinear.DynamicLinear(
+            weight, b, granularity=["row", "tensor"][seed], symmetric=not seed, narrow_range=not seed
+        ),
         "calibrated": acl_qlinear.CalibratedLinear(weight, b, 0.02 + seed, -5 - seed, "leaky_relu", 0.2 + seed),
     }
 
 
-KINDS = ("static", "dynamic", "calibrated")
+KINDS = ("static", "dynamic", "row", "calibrated")
 
 
 def everything(layer: acl_qlinear.PackedLinear) -> tuple[object, ...]:
@@ -69,6 +72,8 @@ def test_state_dict_that_does_not_fit_changes_nothing(kind):
         ({"zero_point": torch.tensor(300)}, "fc.zero_point is 300, expected -128 to 255"),
         ({"x_zero_point": torch.tensor(128)}, "fc.x_zero_point is 128, expected -128 to 127"),
         ({"reduce_range": torch.tensor(1)}, "fc.reduce_range is torch.int64, expected torch.bool"),
+        ({"granularity": torch.tensor(2)}, "fc.granularity is 2, expected 0 to 1"),
+        ({"symmetric": torch.tensor(1)}, "fc.symmetric is torch.int64, expected torch.bool"),
         ({"weight_scale": None}, "Missing key.*fc.weight_scale"),
         ({"extra": torch.zeros(1)}, "Unexpected key.*fc.extra"),
     ]
@@ -106,7 +111,7 @@ def test_state_dict_that_version_0_2_saved(kind, bias):
     layer, other = layers_of_each_kind(bias)[kind], layers_of_each_kind(bias, seed=1)[kind]
     state = layer.state_dict()
     old = {key.removesuffix("_int8").removesuffix("_fp32"): state[key] for key in state}
-    for name in ("activation", "negative_slope", "reduce_range"):
+    for name in ("activation", "negative_slope", "reduce_range", "granularity", "symmetric", "narrow_range"):
         old.pop(name, None)
     other.load_state_dict(old)
     kept = layers_of_each_kind(bias, seed=1)[kind].state_dict()

@@ -10,6 +10,7 @@ import os
 import re
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -132,6 +133,96 @@ def test_dynamic(x_type, per_channel, with_zero_points, reduce_range):
                 y = acl_qlinear.linear_dynamic(case.x, case.packed, reduce_range, TORCH[y_type], activation)
                 case.check(y, y_type, ERRORS, activation=activation)
         assert acl_qlinear.linear_dynamic(case.x, case.packed).dtype == case.x.dtype
+
+
+# How rows are quantized: the options of linear_dynamic, and what torchao's functions are given for them.
+ROWS = {
+    "asymmetric": ({}, ("ASYMMETRIC", -128, 127, 2**-23)),
+    "symmetric": ({"symmetric": True}, ("SYMMETRIC", -128, 127, 2**-23)),
+    "narrow": ({"symmetric": True, "narrow_range": True}, ("SYMMETRIC", -127, 127, 1e-5)),
+}
+
+
+def by_row(x: torch.Tensor, packed: torch.Tensor, **options: Any) -> torch.Tensor:
+    return acl_qlinear.linear_dynamic(x, packed, granularity="row", **options)
+
+
+@pytest.mark.parametrize("with_zero_points", [False, True])
+@pytest.mark.parametrize("per_channel", [False, True])
+@pytest.mark.parametrize("kind", ROWS)
+def test_dynamic_by_row(kind, per_channel, with_zero_points):
+    options = ROWS[kind][0]
+    for M, K, N in ((1, 64, 512), (7, 33, 20), (130, 1040, 24)):
+        case = Case(M, K, N, "f32", per_channel, with_zero_points=with_zero_points)
+        # Rows of many sizes, and one of zeros.
+        case.x *= torch.logspace(0, -3, M).unsqueeze(1)
+        case.x[M // 2] *= M == 1
+        x = case.x.numpy()
+        case.x_quantized = reference.quantize(x, *reference.row_quantization(x, **options))
+        for activation in ACTIVATIONS:
+            for y_type in ("f32", "bf16"):
+                y = by_row(case.x, case.packed, output_dtype=TORCH[y_type], activation=activation, **options)
+                case.check(y, y_type, ERRORS, activation=activation)
+
+
+def rows_of_every_size(rng: np.random.Generator) -> torch.Tensor:
+    """1,000 ranges, some of them above or below 0."""
+    ends = rng.standard_normal((1000, 2, 1)) * 10.0 ** rng.integers(-9, 30, (1000, 2, 1))
+    ends *= rng.choice([0, 1, 1, 1], (1000, 2, 1))
+    # Without zeros below zero.
+    return torch.from_numpy(rng.uniform(ends.min(axis=1) + 0.0, ends.max(axis=1) + 0.0, (1000, 16)).astype(np.float32))
+
+
+@pytest.mark.parametrize("kind", ROWS)
+def test_rows_are_quantized_bit_for_bit(kind):
+    """A layer that changes nothing gives x as it was quantized."""
+    options = ROWS[kind][0]
+    packed = acl_qlinear.prepack_int8(torch.eye(16, dtype=torch.int8), torch.ones(1))
+    x = rows_of_every_size(np.random.default_rng(17))
+    q = reference.quantize(x.numpy(), *reference.row_quantization(x.numpy(), **options))
+    expected = (q.values - q.zero_point).astype(np.float32) * q.scale
+    assert np.array_equal(by_row(x, packed, **options).numpy(), expected)
+
+
+@pytest.mark.skipif(not os.environ["TORCHAO"], reason="torchao is not installed: its releases are for one PyTorch each")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("kind", ROWS)
+def test_rows_are_quantized_as_torchao_does(kind, dtype):
+    from torchao.quantization import quant_primitives as ao
+
+    options, (mapping, *limits, eps) = ROWS[kind]
+    packed = acl_qlinear.prepack_int8(torch.eye(16, dtype=torch.int8), torch.ones(1))
+    x = rows_of_every_size(np.random.default_rng(18)).to(dtype)
+    arguments = (x, ao.MappingType[mapping], (1, 16), torch.int8, *limits, eps, torch.float32, torch.int8)
+    scale, zero_point = ao.choose_qparams_affine(*arguments)
+    integers = ao.quantize_affine(x, (1, 16), scale, zero_point, torch.int8, *limits)
+    expected = ao.dequantize_affine(integers, (1, 16), scale, zero_point, torch.int8, *limits, output_dtype=torch.float32)
+    assert torch.equal(by_row(x, packed, output_dtype=torch.float32, **options), expected)
+
+
+@pytest.mark.parametrize("kind", ROWS)
+def test_product_of_rows_is_torchaos(kind):
+    """Without a bias it is int_scaled_matmul's, times the weight's scales, bit for bit; with one, rounded once less."""
+    case = Case(20, 96, 40, "f32", with_bias=False)
+    options = ROWS[kind][0]
+    q = reference.quantize(case.x.numpy(), *reference.row_quantization(case.x.numpy(), **options))
+    sums = torch.from_numpy(reference.sums(Quantized(q.values, 1, q.zero_point), case.weight))
+    expected = sums.float() * torch.from_numpy(q.scale) * torch.from_numpy(case.weight.scale).float()
+    assert torch.equal(by_row(case.x, case.packed, **options), expected)
+
+
+@pytest.mark.parametrize("kind", ROWS)
+def test_nan_and_infinity_stay_in_their_row(kind):
+    case = Case(9, 40, 24, "f32")
+    options = ROWS[kind][0]
+    expected = by_row(case.x, case.packed, **options)
+    for value in (torch.nan, torch.inf, -torch.inf):
+        x = case.x.clone()
+        x[2, 3] = value
+        y = by_row(x, case.packed, **options)
+        assert not y[2].isfinite().any()
+        y[2] = expected[2]
+        assert torch.equal(y, expected)
 
 
 def torch_dynamic(weight: torch.Tensor, bias: torch.Tensor | None):
@@ -311,6 +402,13 @@ def test_a_row_depends_on_nothing_but_itself():
             digest.update(whole.view(torch.uint8).numpy().tobytes())
     case = Case(64, 96, 80, "f32")
     digest.update(acl_qlinear.linear_dynamic(case.x, case.packed).numpy().tobytes())
+    for kind, (options, _) in ROWS.items():
+        whole = by_row(case.x, case.packed, **options)
+        for M in range(1, 64):
+            torch.set_num_threads(1 + M % 4)
+            assert torch.equal(by_row(case.x[:M], case.packed, **options), whole[:M]), (kind, M)
+        torch.set_num_threads(1)
+        digest.update(whole.numpy().tobytes())
     print(f"\ndigest {digest.hexdigest()}")
 
 

@@ -18,12 +18,13 @@ import acl_qlinear
 
 
 @pytest.mark.parametrize("per_channel", [False, True])
-@pytest.mark.parametrize("kind", ["dynamic", "reduced", "static", "min-max"])
+@pytest.mark.parametrize("kind", ["dynamic", "reduced", "row", "symmetric", "static", "min-max"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_quantize(kind, per_channel, dtype):
     model, x = make_model().to(dtype), X.to(dtype)
     options = {
-        "dynamic": {}, "reduced": {"reduce_range": True}, "static": {"calibrate": lambda m: m(x)},
+        "dynamic": {}, "reduced": {"reduce_range": True}, "row": {"granularity": "row"},
+        "symmetric": {"granularity": "row", "symmetric": True}, "static": {"calibrate": lambda m: m(x)},
         "min-max": {"calibrate": lambda m: m(x), "observer": lambda: tq.MinMaxObserver(dtype=torch.qint8)},
     }[kind]  # fmt: skip
     ours = acl_qlinear.quantize(model, per_channel=per_channel, **options)
@@ -141,6 +142,10 @@ def test_quantize_a_layer():
     assert isinstance(acl_qlinear.quantize(layer), acl_qlinear.DynamicLinear) and type(layer) is nn.Linear
     with pytest.raises(ValueError, match="reduce_range is True, expected False with calibrate"):
         acl_qlinear.quantize(layer, calibrate=lambda m: m, reduce_range=True)
+    with pytest.raises(ValueError, match="granularity is 'row', expected 'tensor' with calibrate"):
+        acl_qlinear.quantize(layer, calibrate=lambda m: m, granularity="row")
+    with pytest.raises(ValueError, match="symmetric is True, expected False with granularity 'tensor'"):
+        acl_qlinear.quantize(layer, symmetric=True)
     with pytest.raises(ValueError, match="observer is given without calibrate"):
         acl_qlinear.quantize(layer, observer=tq.MinMaxObserver)
 

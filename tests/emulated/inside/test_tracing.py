@@ -34,6 +34,7 @@ def calls():
         if x_type not in INTEGER:
             for rows in (x, x[None, None], x[0], x[:0], x.t().contiguous().t()):
                 yield OPS.linear_dynamic.default, (rows, case.packed, True, torch.bfloat16, "relu"), ALL
+                yield OPS.linear_dynamic_row.default, (rows, case.packed, True, False, torch.bfloat16, "relu"), ALL
     yield OPS.forbid_fallback.default, (False,), ALL
     yield OPS.fallback_calls.default, (), ALL
     yield OPS.prepack.default, (torch_weight(case.weight), case.torch_bias), OF_QUANTIZED_TENSORS
@@ -74,6 +75,7 @@ def models():
     x = torch.randn(2, 9, 40)
     return x, {
         "dynamic": acl_qlinear.quantize(model),
+        "row": acl_qlinear.quantize(model, granularity="row"),
         "static": acl_qlinear.quantize(model, calibrate=lambda m: m(x)),
     }
 
@@ -90,7 +92,7 @@ def test_symbolic_trace(options):
             model(None)
 
 
-@pytest.mark.parametrize("kind", ["dynamic", "static"])
+@pytest.mark.parametrize("kind", ["dynamic", "row", "static"])
 def test_compile(kind):
     """Whole graphs, with M that changes."""
     x, model = models()[0], models()[1][kind]
@@ -112,7 +114,7 @@ def test_compile_falls_back_to_eager_for_quantized_tensors():
 
 
 @pytest.mark.parametrize("strict", [False, True])
-@pytest.mark.parametrize("kind", ["dynamic", "static"])
+@pytest.mark.parametrize("kind", ["dynamic", "row", "static"])
 def test_export(kind, strict):
     """With a batch size that is left open, saved and loaded."""
     x, model = models()[0], models()[1][kind]

@@ -63,19 +63,24 @@ decltype(auto) call_below(const c10::TypedOperatorHandle<Signature>& op, c10::Di
     return op.redispatch(keys & c10::after_ADInplaceOrView_keyset, std::forward<Arguments>(arguments)...);
 }
 
-Tensor linear_int8_autograd(c10::DispatchKeySet keys, const Tensor& x, double x_scale, int64_t x_zero_point,
-                            const Tensor& packed, double output_scale, int64_t output_zero_point,
-                            std::optional<ScalarType> output_dtype, Text activation, double negative_slope) {
-    if (is_direct(keys, x)) {
-        return linear_int8(x, x_scale, x_zero_point, packed, output_scale, output_zero_point, output_dtype, activation,
-                           negative_slope);
+// `function` with x as its first argument, which is the only one that may require a gradient. op: its operator;
+// name: what errors call it.
+template <const char* const& op, const char* const& name, auto function> struct WithoutGradient;
+
+template <const char* const& op, const char* const& name, typename... Rest, Tensor (*function)(const Tensor&, Rest...)>
+struct WithoutGradient<op, name, function> {
+    static Tensor call(c10::DispatchKeySet keys, const Tensor& x, Rest... rest) {
+        if (is_direct(keys, x)) {
+            return function(x, rest...);
+        }
+        static const auto handle = find_operator<Tensor(const Tensor&, Rest...)>(op);
+        return without_gradient(name, x, call_below(handle, keys, x, rest...));
     }
-    constexpr const char* name = "acl_qlinear::linear_int8";
-    static const auto op = find_operator<decltype(linear_int8)>(name);
-    return without_gradient(name, x,
-                            call_below(op, keys, x, x_scale, x_zero_point, packed, output_scale, output_zero_point,
-                                       output_dtype, activation, negative_slope));
-}
+};
+
+constexpr const char* kLinearInt8 = "acl_qlinear::linear_int8";
+constexpr const char* kLinearDynamic = "acl_qlinear::linear_dynamic";
+constexpr const char* kLinearDynamicRow = "acl_qlinear::linear_dynamic_row";
 
 void linear_int8_out_autograd(c10::DispatchKeySet keys, const Tensor& x, double x_scale, int64_t x_zero_point,
                               const Tensor& packed, double output_scale, int64_t output_zero_point, Text activation,
@@ -90,25 +95,15 @@ void linear_int8_out_autograd(c10::DispatchKeySet keys, const Tensor& x, double 
                out);
 }
 
-Tensor linear_dynamic_autograd(c10::DispatchKeySet keys, const Tensor& x, const Tensor& packed, bool reduce_range,
-                               std::optional<ScalarType> output_dtype, Text activation, double negative_slope) {
-    if (is_direct(keys, x)) {
-        return linear_dynamic(x, packed, reduce_range, output_dtype, activation, negative_slope);
-    }
-    constexpr const char* name = "acl_qlinear::linear_dynamic";
-    static const auto op = find_operator<decltype(linear_dynamic)>(name);
-    return without_gradient(name, x,
-                            call_below(op, keys, x, packed, reduce_range, output_dtype, activation, negative_slope));
-}
-
 } // namespace
 
 void implement_autograd(torch::Library& m) {
     // Quantized tensors require no gradient.
     m.impl("linear", torch::CppFunction::makeFallthrough());
-    m.impl("linear_int8", linear_int8_autograd);
+    m.impl("linear_int8", WithoutGradient<kLinearInt8, kLinearInt8, linear_int8>::call);
     m.impl("linear_int8_out", linear_int8_out_autograd);
-    m.impl("linear_dynamic", linear_dynamic_autograd);
+    m.impl("linear_dynamic", WithoutGradient<kLinearDynamic, kLinearDynamic, linear_dynamic>::call);
+    m.impl("linear_dynamic_row", WithoutGradient<kLinearDynamicRow, kLinearDynamic, linear_dynamic_row>::call);
 }
 
 } // namespace acl_qlinear::operators
