@@ -110,7 +110,9 @@ def quantize(
     dynamic = {"reduce_range": reduce_range, "granularity": granularity, "symmetric": symmetric}
     for name, value in dynamic.items():
         if calibrate is not None and value != (default := _DYNAMIC[name]):
-            raise ValueError(f"{name} is {value!r}, expected {default!r} with calibrate: it is for dynamic quantization")
+            raise ValueError(
+                f"{name} is {value!r}, expected {default!r} with calibrate: it is for dynamic quantization"
+            )
     if calibrate is not None and not callable(calibrate):
         raise TypeError(f"calibrate is a {type(calibrate).__name__}, expected a function that runs the model")
     if calibrate is None and observer is not None:

@@ -43,13 +43,15 @@ class _Number(NamedTuple):
     is_valid: Callable[[Any], bool]
 
 
+def _index_of(words: tuple[str, ...]) -> _Number:
+    return _Number(torch.int64, f"0 to {len(words) - 1}", lambda value: 0 <= value < len(words))
+
+
 _FLAG = _Number(torch.bool, "True or False", lambda value: True)
 _SCALE = _Number(torch.float64, "a finite number above 0", lambda value: 0 < value < math.inf)
 _NUMBERS = {
-    **{
-        name: _Number(torch.int64, f"0 to {len(words) - 1}", lambda value, count=len(words): 0 <= value < count)
-        for name, words in _WORDS.items()
-    },
+    "activation": _index_of(_ACTIVATIONS),
+    "granularity": _index_of(GRANULARITIES),
     "negative_slope": _Number(torch.float64, "a finite number", math.isfinite),
     "scale": _SCALE,
     "zero_point": _Number(torch.int64, "-128 to 255", lambda value: -128 <= value <= 255),

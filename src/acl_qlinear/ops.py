@@ -236,9 +236,9 @@ def check_granularity(granularity: str, reduce_range: bool, symmetric: bool, nar
     if granularity not in GRANULARITIES:
         raise ValueError(f"granularity is {granularity!r}, expected one of {', '.join(GRANULARITIES)}")
     if reduce_range and granularity != "tensor":
-        raise ValueError(f"reduce_range is True, expected False with granularity {granularity!r}: it is for \"tensor\"")
+        raise ValueError(f'reduce_range is True, expected False with granularity {granularity!r}: it is for "tensor"')
     if symmetric and granularity != "row":
-        raise ValueError(f"symmetric is True, expected False with granularity {granularity!r}: it is for \"row\"")
+        raise ValueError(f'symmetric is True, expected False with granularity {granularity!r}: it is for "row"')
     if narrow_range and not symmetric:
         raise ValueError("narrow_range is True, expected False without symmetric=True")
 

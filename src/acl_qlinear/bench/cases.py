@@ -3,6 +3,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -106,9 +107,8 @@ def max_error(case: Case) -> tuple[float, float]:
         difference = np.abs(y.int_repr().numpy().astype(np.int64) - expected.astype(np.int64))
     else:
         values = case.x.numpy()
-        if layer.granularity == "row":
-            quantization = reference.row_quantization(values[rows])
-        else:
+        quantization: tuple[Any, Any] = reference.row_quantization(values[rows])
+        if layer.granularity == "tensor":
             low, high = float(min(values.min(), 0.0)), float(max(values.max(), 0.0))
             x_scale = (high - low) / (127 if layer.reduce_range else 255)
             quantization = x_scale, round(-low / x_scale) - 128

@@ -124,19 +124,19 @@ Quantization choose_quantization(const Range& range, bool reduce_range) {
 }
 
 RowQuantization choose_row_quantization(DType type, const Range& range, PerRow kind) {
+    constexpr float smallest_scale = std::numeric_limits<float>::epsilon();
     const auto in_type = [type](float value) { return type == DType::bf16 ? rounded_to_bf16(value) : value; };
     // NaN stays NaN where it is the first argument.
     const float low = std::min(range.lowest, 0.0F), high = std::max(range.highest, 0.0F);
-    const bool is_asymmetric = kind == PerRow::asymmetric, is_narrow = kind == PerRow::narrow;
-    const float span = is_asymmetric ? in_type(high - low) : std::max(-low, high);
-    const float steps_of_span = is_asymmetric ? 255.0F : is_narrow ? 127.0F : 127.5F;
-    const float smallest_scale = is_narrow ? in_type(1e-5F) : std::numeric_limits<float>::epsilon();
-    const float scale = std::max(in_type(span / steps_of_span), smallest_scale);
-    RowQuantization q{scale, 1 / scale, 0};
-    if (const float steps = in_type(low / scale); is_asymmetric && std::isfinite(steps)) {
-        q.zero_point = static_cast<int32_t>(std::clamp(-128 - std::nearbyint(steps), -128.0F, 127.0F));
+    if (kind != PerRow::asymmetric) {
+        const bool is_narrow = kind == PerRow::narrow;
+        const float scale = std::max(in_type(std::max(-low, high) / (is_narrow ? 127.0F : 127.5F)),
+                                     is_narrow ? in_type(1e-5F) : smallest_scale);
+        return {scale, 1 / scale, 0};
     }
-    return q;
+    const float scale = std::max(in_type(in_type(high - low) / 255), smallest_scale), steps = in_type(low / scale);
+    const float zero_point = std::isfinite(steps) ? std::clamp(-128 - std::nearbyint(steps), -128.0F, 127.0F) : 0;
+    return {scale, 1 / scale, static_cast<int32_t>(zero_point)};
 }
 
 } // namespace acl_qlinear

@@ -31,6 +31,21 @@ struct Block {
           acc(static_cast<size_t>(round_up(round_up(columns, kEpilogueColumns), width) * rows)), offset(readable()),
           multiplier(readable()), bias(readable()), quantizations(static_cast<size_t>(rows)) {}
 
+    void fill(Random& random) {
+        for (RowQuantization& row : quantizations) {
+            row = {static_cast<float>(std::exp2(random.real(-9, 2))), 0,
+                   static_cast<int32_t>(random.integer(-128, 127))};
+        }
+        for (int32_t& value : acc) {
+            value = static_cast<int32_t>(random.integer(-20000, 20000));
+        }
+        for (int64_t n = 0; n < static_cast<int64_t>(readable()); ++n) {
+            offset[n] = static_cast<int32_t>(random.integer(-5000, 5000));
+            multiplier[n] = static_cast<float>(std::exp2(random.real(-16, -5)));
+            bias[n] = static_cast<float>(random.real(-30, 30));
+        }
+    }
+
     size_t readable() const { return static_cast<size_t>(columns + kEpilogueColumns - 1); }
     int32_t& at(int64_t m, int64_t n) { return acc[(n / width * rows + m) * width + n % width]; }
 
@@ -69,8 +84,8 @@ struct Block {
     std::string describe(const Epilogue& e) const {
         const auto text = [](auto value) { return std::to_string(static_cast<int>(value)); };
         return "type " + text(e.type) + ", activation " + text(e.post.activation) + ", offset " + text(has_offset) +
-               ", by row " + text(by_row) + ", bias " + text(has_bias) + ", rows " + text(rows) + ", columns " + text(columns) + ", panels of " +
-               text(width);
+               ", by row " + text(by_row) + ", bias " + text(has_bias) + ", rows " + text(rows) + ", columns " +
+               text(columns) + ", panels of " + text(width);
     }
 };
 
@@ -83,18 +98,7 @@ TEST(Epilogue, EveryTypeAndActivation) {
                 block.has_offset = i & 1;
                 block.has_bias = i & 2;
                 block.by_row = i & 4 && !is_8bit(type);
-                for (RowQuantization& row : block.quantizations) {
-                    row = {static_cast<float>(std::exp2(random.real(-9, 2))), 0,
-                           static_cast<int32_t>(random.integer(-128, 127))};
-                }
-                for (int32_t& value : block.acc) {
-                    value = static_cast<int32_t>(random.integer(-20000, 20000));
-                }
-                for (int64_t n = 0; n < static_cast<int64_t>(block.readable()); ++n) {
-                    block.offset[n] = static_cast<int32_t>(random.integer(-5000, 5000));
-                    block.multiplier[n] = static_cast<float>(std::exp2(random.real(-16, -5)));
-                    block.bias[n] = static_cast<float>(random.real(-30, 30));
-                }
+                block.fill(random);
                 Epilogue e = block.epilogue(type);
                 e.post = {activation, static_cast<float>(random.real(-0.5, 2))};
                 if (is_8bit(type)) {

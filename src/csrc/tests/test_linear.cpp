@@ -156,8 +156,7 @@ int wrong_outputs(const Layer& layer, const LinearCall& call) {
     int wrong = 0;
     for (int64_t m = 0; m < layer.M; ++m) {
         for (int64_t k = 0; k < layer.K; ++k) {
-            x[static_cast<size_t>(k)] =
-                signed_value(call.x, m * layer.K + k, rows[static_cast<size_t>(m)]);
+            x[static_cast<size_t>(k)] = signed_value(call.x, m * layer.K + k, rows[static_cast<size_t>(m)]);
         }
         for (int64_t n = 0; n < layer.N; ++n) {
             int32_t sum = 0;
@@ -198,10 +197,10 @@ void check_call(const Layer& layer, int64_t threads, Random& random) {
                               ? PerRow::no
                               : random.one_of({PerRow::no, PerRow::asymmetric, PerRow::symmetric, PerRow::narrow})};
     std::ostringstream description;
-    description << "by row " << static_cast<int>(call.per_row) << ", " << layer.family->name << ", M=" << layer.M << " N=" << layer.N << " K=" << layer.K << ", threads "
-                << threads << ", types " << static_cast<int>(x_type) << " and " << static_cast<int>(y_type)
-                << ", scales " << layer.scales.size() << ", bias " << !layer.bias.empty() << ", zero points "
-                << !layer.zero_points.empty();
+    description << "by row " << static_cast<int>(call.per_row) << ", " << layer.family->name << ", M=" << layer.M
+                << " N=" << layer.N << " K=" << layer.K << ", threads " << threads << ", types "
+                << static_cast<int>(x_type) << " and " << static_cast<int>(y_type) << ", scales " << layer.scales.size()
+                << ", bias " << !layer.bias.empty() << ", zero points " << !layer.zero_points.empty();
     testing::current_case() = description.str();
     std::thread caller([&] { linear(call, layer.packed, {threads, on_new_threads}); });
     caller.join();

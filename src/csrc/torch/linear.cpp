@@ -107,9 +107,11 @@ void run(const Call& call, const Tensor& y, DType y_type, const Quantization& ou
         fallbacks.fetch_add(1, std::memory_order_relaxed);
     }
     const int64_t M = call.x.numel() / call.weight.K;
-    const LinearCall linear_call{
-        M, {call.x_type, call.x.const_data_ptr(), call.input}, {y_type, y.mutable_data_ptr(), output}, call.post,
-        call.per_row};
+    const LinearCall linear_call{M,
+                                 {call.x_type, call.x.const_data_ptr(), call.input},
+                                 {y_type, y.mutable_data_ptr(), output},
+                                 call.post,
+                                 call.per_row};
     value_errors(call.op, "", [&] { acl_qlinear::linear(linear_call, call.weight, threads()); });
 }
 
@@ -262,7 +264,8 @@ Tensor linear_dynamic_row(const Tensor& x, const Tensor& packed, bool symmetric,
                           std::optional<ScalarType> output_dtype, Text activation, double negative_slope) {
     auto [call, type] = dynamic_call(x, packed, output_dtype, {activation, negative_slope});
     CHECK_VALUE(symmetric || !narrow_range, call.op, "narrow_range is True, expected False where symmetric is");
-    call.per_row = !symmetric ? PerRow::asymmetric : narrow_range ? PerRow::narrow : PerRow::symmetric;
+    const PerRow around_0 = narrow_range ? PerRow::narrow : PerRow::symmetric;
+    call.per_row = symmetric ? around_0 : PerRow::asymmetric;
     return run_dynamic(call, type);
 }
 

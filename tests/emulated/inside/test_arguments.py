@@ -163,17 +163,20 @@ def plain(**changes):
         (lambda: dynamic(granularity="token"), ValueError, "granularity is 'token', expected one of tensor, row"),
         (lambda: dynamic(granularity=None), ValueError, "granularity is None, expected one of tensor, row"),
         (
-            lambda: dynamic(granularity="row", reduce_range=True), ValueError,
+            lambda: dynamic(granularity="row", reduce_range=True),
+            ValueError,
             "reduce_range is True, expected False with granularity 'row'",
         ),
         (lambda: dynamic(symmetric=True), ValueError, "symmetric is True, expected False with granularity 'tensor'"),
         (
-            lambda: dynamic(granularity="row", narrow_range=True), ValueError,
+            lambda: dynamic(granularity="row", narrow_range=True),
+            ValueError,
             "narrow_range is True, expected False without symmetric=True",
         ),
         (
             lambda: torch.ops.acl_qlinear.linear_dynamic_row(X, make_packed(), False, True),
-            (ValueError, RuntimeError), "narrow_range is True, expected False",
+            (ValueError, RuntimeError),
+            "narrow_range is True, expected False",
         ),
     ],
 )
@@ -431,7 +434,10 @@ def test_gradients_are_an_error_that_names_the_layer():
         "linear_int8": lambda x: acl_qlinear.linear_int8(x, 0.1, 0, packed),
     }
     for name, call in calls.items():
-        message = rf"acl_qlinear::{name.split(',')[0]} \(in_features=16, out_features=8\) has no gradient, since it is for inference"
+        operator = name.split(",")[0]
+        message = (
+            rf"acl_qlinear::{operator} \(in_features=16, out_features=8\) has no gradient, since it is for inference"
+        )
         expected = call(X)
         with pytest.raises(NotImplementedError, match=message):
             call(before(X)).sum().backward()

@@ -196,7 +196,9 @@ def test_rows_are_quantized_as_torchao_does(kind, dtype):
     arguments = (x, ao.MappingType[mapping], (1, 16), torch.int8, *limits, eps, torch.float32, torch.int8)
     scale, zero_point = ao.choose_qparams_affine(*arguments)
     integers = ao.quantize_affine(x, (1, 16), scale, zero_point, torch.int8, *limits)
-    expected = ao.dequantize_affine(integers, (1, 16), scale, zero_point, torch.int8, *limits, output_dtype=torch.float32)
+    expected = ao.dequantize_affine(
+        integers, (1, 16), scale, zero_point, torch.int8, *limits, output_dtype=torch.float32
+    )
     assert torch.equal(by_row(x, packed, output_dtype=torch.float32, **options), expected)
 
 
