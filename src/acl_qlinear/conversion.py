@@ -13,6 +13,7 @@ from torch.ao.quantization import HistogramObserver, MinMaxObserver, PerChannelM
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from ._defaults import plain_defaults
+from ._torchao import int8_layer, is_of_torchao
 from .calibration import check_observer, observe
 from .inventory import Layer, Types, linear_layers, obstacle
 from .modules import OF_TORCH, CalibratedLinear, DynamicLinear, PackedLinear
@@ -26,19 +27,22 @@ _HOOKS = (
 # Options of dynamic quantization, and what they are without being given.
 _DYNAMIC = {"reduce_range": False, "granularity": "tensor", "symmetric": False}
 
+_OF_TORCHAO = "its weight is torchao's: acl_qlinear.convert takes it over"
+
 Skip = str | Iterable[str] | Callable[[str, nn.Module], bool]
 
 
 @plain_defaults()
 def convert(model: nn.Module, inplace: bool = False) -> nn.Module:
-    """Replaces the int8 linear layers that torch.ao.quantization made, eager or FX, static or dynamic.
+    """Replaces the int8 linear layers that torch.ao.quantization or torchao made, static or dynamic.
 
     `Linear` replaces torch.ao.nn.quantized.Linear and its fused relatives with ReLU, leaky ReLU and
-    tanh. `DynamicLinear` replaces the dynamic ones. `report` says which layers were replaced, and why
-    others were not.
+    tanh. `DynamicLinear` replaces the dynamic ones. Of torchao's `quantize_`, `DynamicLinear` replaces layers
+    with int8 activations per token, and `CalibratedLinear` those with one static scale. `report` says which
+    layers were replaced, and why others were not.
 
     Args:
-        model: What torch.ao.quantization returned.
+        model: What torch.ao.quantization returned, eager or FX; or a model after torchao's `quantize_`.
         inplace: Whether to change `model` instead of a copy.
 
     Returns:
@@ -53,9 +57,10 @@ def convert(model: nn.Module, inplace: bool = False) -> nn.Module:
     # Copies of compiled modules are not compiled.
     for layer in linear_layers(target):
         kind = next((kind for kind, known in OF_TORCH.items() if type(layer.module) in known), None)
-        if kind is not None and obstacle(layer) is None:
+        make = _from_torchao if is_of_torchao(layer.module) else kind and kind.from_torch
+        if make is not None and obstacle(layer) is None:
             # The original: a copy's weights are packed again, maybe by another engine.
-            new[layer.names] = kind.from_torch(model.get_submodule(layer.names[0]))
+            new[layer.names] = make(model.get_submodule(layer.names[0]))
     return _with(target, new)
 
 
@@ -124,7 +129,11 @@ def quantize(
     # Copies of compiled modules are not compiled.
     target = model if inplace else _copy(model)
     layers = [layer for layer in _float_layers(target) if layer.names not in skipped]
-    left = {layer.names[0]: reason for layer in layers if (reason := obstacle(layer, types))}
+    left = {
+        layer.names[0]: reason
+        for layer in layers
+        if (reason := _OF_TORCHAO if is_of_torchao(layer.module) else obstacle(layer, types))
+    }
     # Nobody can do anything about these, and `report` lists them.
     silent = {layer.names[0] for layer in layers if type(layer.module) is NonDynamicallyQuantizableLinear}
 
@@ -143,6 +152,21 @@ def quantize(
     if named := [f"\n  {name or '(model)'}: {reason}" for name, reason in left.items() if name not in silent]:
         warnings.warn(f"acl_qlinear.quantize leaves linear layers as they are:{''.join(named)}", stacklevel=2)
     return _with(target, new)
+
+
+def _from_torchao(module: nn.Module) -> PackedLinear:
+    assert isinstance(module, nn.Linear)
+    values, scale, zero_point, dynamic, static = int8_layer(module)
+    zero_point = torch.zeros(scale.shape) if zero_point is None else zero_point
+    if len(scale) == 1:
+        weight = torch._make_per_tensor_quantized_tensor(values, scale.item(), int(zero_point.item()))
+    else:
+        weight = torch._make_per_channel_quantized_tensor(values, scale, zero_point.long(), 0)
+    bias = None if module.bias is None else module.bias.detach().float()
+    if static is not None:
+        return CalibratedLinear(weight, bias, *static, dtype=module.weight.dtype)
+    assert dynamic is not None
+    return DynamicLinear(weight, bias, dtype=module.weight.dtype, **dynamic)
 
 
 def quantized_weight(module: nn.Linear, per_channel: bool) -> Tensor:
@@ -243,4 +267,6 @@ def _take_over(layer: PackedLinear, old: nn.Module) -> None:
         setattr(layer, hooks, getattr(old, hooks))
     if isinstance(old, nn.Linear):
         for name in vars(old).keys() - vars(layer).keys():
-            setattr(layer, name, getattr(old, name))
+            # A method of the old layer's, such as torchao's extra_repr, is about that layer, and would keep it.
+            if getattr(value := getattr(old, name), "__self__", None) is not old:
+                setattr(layer, name, value)

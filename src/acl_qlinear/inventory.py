@@ -12,6 +12,7 @@ from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from torch.nn.utils import parametrize
 
 from ._defaults import plain_defaults
+from ._torchao import int8_layer, is_of_torchao
 from .modules import OF_TORCH, PackedLinear
 from .ops import prepack_int8
 
@@ -26,6 +27,8 @@ _COMPUTED = {
     "_g": "torch.nn.utils.remove_weight_norm(layer)",
     "_u": "torch.nn.utils.remove_spectral_norm(layer)",
 }
+# What a layer between floats takes.
+_FLOATS = (torch.float32, torch.bfloat16)
 _OF_EVERY_MODULE = frozenset(vars(nn.Module()))
 
 
@@ -82,6 +85,8 @@ def obstacle(layer: Layer, types: Types = ()) -> str | None:
         return f"kept in {layer.place}, which is not a submodule: use nn.ModuleList or nn.ModuleDict"
     if "forward" in vars(module):
         return "its forward was replaced by another function: quantize before that"
+    if is_of_torchao(module):
+        return _of_torchao(module)
     if isinstance(module, nn.Linear):
         return _of_structure(module, types) or _of_values(module)
     if any(type(module) in known for known in OF_TORCH.values()):
@@ -172,7 +177,7 @@ def _of_structure(module: nn.Linear, types: Types) -> str | None:
 
 def _of_values(module: nn.Linear) -> str | None:
     weight, bias = module.weight.detach(), None if module.bias is None else module.bias.detach()
-    if weight.dtype not in (torch.float32, torch.bfloat16):
+    if weight.dtype not in _FLOATS:
         return f"its weight is {weight.dtype}, expected torch.float32 or torch.bfloat16"
     for name, value in (("weight", weight), ("bias", bias)):
         if value is not None and value.device.type != "cpu":
@@ -182,6 +187,19 @@ def _of_values(module: nn.Linear) -> str | None:
         n, k = weight.isfinite().logical_not().nonzero()[0].tolist()
         return f"weight[{n}, {k}] is {weight[n, k].item()}, expected a finite number"
     return refusal
+
+
+def _of_torchao(module: nn.Module) -> str | None:
+    if type(module) is not nn.Linear:
+        return "a subclass of torch.nn.Linear with a weight of torchao's, expected torch.nn.Linear"
+    try:
+        layer = int8_layer(module)
+    except ValueError as error:
+        return str(error)
+    if (dtype := module.weight.dtype) not in _FLOATS:
+        return f"its weight stands for {dtype}, expected torch.float32 or torch.bfloat16"
+    bias = None if module.bias is None else module.bias.detach().float()
+    return _refusal(layer.weight.shape, layer.scale, layer.zero_point, bias)
 
 
 def _of_quantized(module: nn.Module) -> str | None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from ._torchao import is_of_torchao
 from .inventory import Layer, linear_layers, obstacle, walk
 from .modules import PackedLinear
 
@@ -93,7 +94,8 @@ def kind_of(module: nn.Module) -> str:
 def _status(layer: Layer) -> str:
     if isinstance(layer.module, PackedLinear) and not layer.is_compiled:
         return REPLACED
-    return obstacle(layer) or (_FP32 if isinstance(layer.module, nn.Linear) else _REPLACEABLE)
+    is_float = isinstance(layer.module, nn.Linear) and not is_of_torchao(layer.module)
+    return obstacle(layer) or (_FP32 if is_float else _REPLACEABLE)
 
 
 def _products(name: str, module: nn.Module) -> Iterator[LayerStatus]:

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: MIT
+"""Layers whose weights torchao's `quantize_` made, and what they compute, of torchao 0.14 to 0.18.
+
+torchao is not imported: a weight tells by its class and its attributes what it is.
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+# How torchao up to 0.17 quantizes activations, by the name of the function that does it.
+_BY_FUNCTION = {
+    "_int8_symm_per_token_reduced_range_quant": {"granularity": "row", "symmetric": True, "narrow_range": True},
+    "_int8_asymm_per_token_quant": {"granularity": "row"},
+}
+# The same by what Int8Tensor's act_quant_kwargs has.
+_BY_MAPPING = {"SYMMETRIC": {"granularity": "row", "symmetric": True}, "ASYMMETRIC": {"granularity": "row"}}
+_WEIGHT_ONLY = (
+    "torchao multiplies its int8 weight with float activations: quantize_ with Int8DynamicActivationInt8WeightConfig "
+    "quantizes those, too"
+)
+
+
+class Int8Layer(NamedTuple):
+    """What a layer of torchao's computes with.
+
+    Attributes:
+        weight: int8 [N, K].
+        scale: float [1] or [N].
+        zero_point: Integers, as scale; None for 0.
+        dynamic: Arguments of `DynamicLinear`; None for a static layer.
+        static: Scale and zero point of a static layer's input.
+    """
+
+    weight: Tensor
+    scale: Tensor
+    zero_point: Tensor | None
+    dynamic: dict[str, Any] | None = None
+    static: tuple[float, int] | None = None
+
+
+def is_of_torchao(module: nn.Module) -> bool:
+    """Whether a linear layer's weight is one of torchao's tensors."""
+    weight = module._parameters.get("weight")
+    return isinstance(module, nn.Linear) and type(weight).__module__.startswith("torchao.")
+
+
+def int8_layer(module: nn.Module) -> Int8Layer:
+    """What a layer of torchao's computes with.
+
+    Raises ValueError, with the reason, where none of our layers computes the same.
+    """
+    weight: Any = module.weight
+    kind = type(weight).__name__
+    if kind == "Int8Tensor":
+        return _of_int8_tensor(weight)
+    if kind == "LinearActivationQuantizedTensor":
+        function, options = weight.input_quant_func.__name__, weight.quant_kwargs
+        if function not in _BY_FUNCTION or options:
+            raise ValueError(f"torchao quantizes its activations by {function}({options or ''}), expected int8 by token")
+        return _of_affine_tensor(weight.original_weight_tensor)._replace(dynamic=_BY_FUNCTION[function])
+    if kind == "AffineQuantizedTensor":
+        raise ValueError(_WEIGHT_ONLY)
+    raise ValueError(f"its weight is torchao's {kind}, expected int8 weights with int8 activations")
+
+
+def _of_affine_tensor(weight: Any) -> Int8Layer:
+    if type(weight).__name__ != "AffineQuantizedTensor":
+        raise ValueError(f"its weight is torchao's {type(weight).__name__}, expected int8 weights")
+    values, scale, zero_point = weight.tensor_impl.get_plain()
+    return _checked(Int8Layer(values, scale, zero_point), weight.shape, weight.block_size)
+
+
+def _of_int8_tensor(weight: Any) -> Int8Layer:
+    activations = weight.act_quant_kwargs
+    if activations is None:
+        raise ValueError(_WEIGHT_ONLY)
+    if getattr(weight, "act_pre_scale", None) is not None:
+        raise ValueError("torchao scales its input first (act_pre_scale), expected no such scale")
+    if getattr(activations, "reduce_range", False):
+        raise ValueError("torchao quantizes its activations to 7 bits (reduce_range), expected 8")
+    layer = Int8Layer(weight.qdata, weight.scale, getattr(weight, "zero_point", None))
+    layer = _checked(layer, weight.shape, weight.block_size)
+    granularity = type(activations.granularity).__name__
+    if (scale := getattr(weight, "act_quant_scale", None)) is not None:
+        if scale.numel() != 1:
+            raise ValueError(f"its activations have {scale.numel()} static scales, expected 1")
+        zero_point = getattr(weight, "act_quant_zero_point", None)
+        return layer._replace(static=(scale.item(), 0 if zero_point is None else int(zero_point.item())))
+    if granularity != "PerRow":
+        raise ValueError(f"torchao finds its activations' scale with {granularity}, expected PerRow")
+    return layer._replace(dynamic=_BY_MAPPING[activations.mapping_type.name])
+
+
+def _checked(layer: Int8Layer, shape: torch.Size, block_size: Any) -> Int8Layer:
+    N, K = shape
+    if layer.weight.dtype != torch.int8 or layer.weight.shape != shape:
+        raise ValueError(f"its weight is {layer.weight.dtype} {list(layer.weight.shape)}, expected int8 [{N}, {K}]")
+    if tuple(block_size) not in ((1, K), (N, K)):
+        raise ValueError(
+            f"its weight has a scale for each block of {list(block_size)}, expected one for each row, or for all"
+        )
+    zero_point = layer.zero_point
+    # A tensor without elements stands for none in torchao.
+    if zero_point is not None and not zero_point.numel():
+        zero_point = None
+    return layer._replace(
+        scale=layer.scale.detach().double().flatten(), zero_point=None if zero_point is None else zero_point.flatten()
+    )

@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: MIT
+"""Models that torchao's quantize_ made: what is taken over, with torchao's own results, and what is not."""
+
+import copy
+import dataclasses
+import gc
+import os
+import weakref
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import acl_qlinear
+
+if not os.environ["TORCHAO"]:
+    pytest.skip("torchao is not installed: its releases are for one PyTorch each", allow_module_level=True)
+
+from torchao import quantization as ao
+
+SYMMETRIC, ASYMMETRIC = ao.MappingType.SYMMETRIC, ao.MappingType.ASYMMETRIC
+DYNAMIC = ao.Int8DynamicActivationInt8WeightConfig
+FIELDS = {field.name for field in dataclasses.fields(DYNAMIC)}
+X = torch.randn(3, 7, 40, generator=torch.Generator().manual_seed(1)) * torch.logspace(-3, 2, 7)[:, None]
+
+
+def dynamic_configurations() -> dict[str, Any]:
+    """All ways to int8 activations by token that this torchao has."""
+    kinds = {"symmetric": SYMMETRIC, "asymmetric": ASYMMETRIC}
+    if "version" not in FIELDS:
+        return {name: DYNAMIC(act_mapping_type=kind) for name, kind in kinds.items()}
+    default = DYNAMIC().version
+    return {
+        f"{name}, version {version}": DYNAMIC(act_mapping_type=kind, version=version)
+        for version in sorted({default, 2})
+        for name, kind in kinds.items()
+    }
+
+
+def float_model(dtype: torch.dtype) -> nn.Sequential:
+    torch.manual_seed(0)
+    layers = (nn.Linear(40, 56), nn.GELU(), nn.Linear(56, 24, bias=False), nn.ReLU(), nn.Linear(24, 33))
+    return nn.Sequential(*layers).eval().to(dtype)
+
+
+def quantized(config: Any, dtype: torch.dtype = torch.float32) -> nn.Sequential:
+    model = float_model(dtype)
+    ao.quantize_(model, config)
+    return model
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("kind", dynamic_configurations())
+def test_activations_by_token(kind, dtype):
+    theirs = quantized(dynamic_configurations()[kind], dtype)
+    before = [row.status for row in acl_qlinear.report(theirs).rows]
+    assert before == ["can be replaced: convert(model) has not been called"] * 3
+    ours = acl_qlinear.convert(theirs)
+    assert len(acl_qlinear.report(ours).replaced) == 3 and not acl_qlinear.report(theirs).replaced
+    with torch.no_grad():
+        for name in ("0", "2", "4"):
+            layer = theirs.get_submodule(name)
+            x = X.to(dtype)[..., : layer.in_features] if layer.in_features <= 40 else X.to(dtype).repeat(1, 1, 2)[..., :56]
+            y, expected = ours.get_submodule(name)(x), layer(x)
+            assert y.dtype == dtype and y.shape == expected.shape
+            # In bf16, torchao rounds the products, and up to 0.17 the activations, too.
+            size = expected.float().abs().amax(-1, keepdim=True)
+            tolerance = 1e-6 if dtype == torch.float32 else 2.0**-6
+            assert ((y.float() - expected.float()).abs() <= tolerance * size).all(), kind
+        assert torch.equal(copy.deepcopy(ours)(X.to(dtype)), ours(X.to(dtype)))
+    assert ours[0].weight.dtype == dtype and torch.equal(ours[0].weight.clone(), theirs[0].weight.dequantize())
+
+
+def test_static():
+    config = getattr(ao, "Int8StaticActivationInt8WeightConfig", None)
+    if config is None:
+        pytest.skip("this torchao has no static int8")
+    theirs = quantized(config(act_quant_scale=torch.tensor([[0.02]]), granularity=[ao.PerTensor(), ao.PerRow()]))
+    ours = acl_qlinear.convert(theirs)
+    assert [type(layer) for layer in ours[::2]] == [acl_qlinear.CalibratedLinear] * 3
+    x = torch.randn(9, 40)
+    y, expected = ours[0](x), theirs[0](x)
+    assert ((y - expected).abs() <= 1e-6 * expected.abs().amax(-1, keepdim=True)).all()
+
+
+def refused() -> dict[str, tuple[Any, str]]:
+    table = {
+        "weight only": (ao.Int8WeightOnlyConfig(), "torchao multiplies its int8 weight with float activations"),
+        "int4": (ao.Int8DynamicActivationIntxWeightConfig(weight_dtype=torch.int4, weight_granularity=ao.PerGroup(8)), ""),
+    }
+    if "version" not in FIELDS or DYNAMIC().version == 1:
+        config = DYNAMIC(weight_only_decode=True)
+        table["decode"] = (config, "activations by _int8_symm_per_token_reduced_range_quant_noop_decode")
+    if "version" in FIELDS:
+        config = DYNAMIC(version=2, granularity=ao.PerTensor())
+        table["per tensor"] = (config, "finds its activations' scale with PerTensor, expected PerRow")
+    if "reduce_range" in FIELDS:
+        table["7 bits"] = (DYNAMIC(reduce_range=True), "to 7 bits")
+    return table
+
+
+@pytest.mark.parametrize("kind", refused())
+def test_what_computes_something_else_is_left(kind):
+    config, reason = refused()[kind]
+    theirs = quantized(config)
+    ours = acl_qlinear.convert(theirs)
+    rows = acl_qlinear.report(ours).others
+    assert len(rows) == 3 and all(reason in row.status and "torchao" in row.status for row in rows), rows
+    assert torch.equal(ours(X), theirs(X))
+
+
+def test_quantize_leaves_layers_of_torchaos_and_says_so():
+    theirs = quantized(DYNAMIC())
+    with pytest.warns(UserWarning, match=r"0: its weight is torchao's: acl_qlinear\.convert takes it over"):
+        ours = acl_qlinear.quantize(theirs)
+    assert not acl_qlinear.report(ours).replaced
+
+
+def test_nothing_of_the_old_layers_is_kept():
+    theirs = quantized(DYNAMIC())
+    old = weakref.ref(theirs[0])
+    assert acl_qlinear.convert(theirs, inplace=True) is theirs
+    gc.collect()
+    assert old() is None and "in_features=40" in repr(theirs[0])
