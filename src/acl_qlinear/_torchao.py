@@ -58,7 +58,9 @@ def int8_layer(module: nn.Module) -> Int8Layer:
     if kind == "LinearActivationQuantizedTensor":
         function, options = weight.input_quant_func.__name__, weight.quant_kwargs
         if function not in _BY_FUNCTION or options:
-            raise ValueError(f"torchao quantizes its activations by {function}({options or ''}), expected int8 by token")
+            raise ValueError(
+                f"torchao quantizes its activations by {function}({options or ''}), expected int8 by token"
+            )
         return _of_affine_tensor(weight.original_weight_tensor)._replace(dynamic=_BY_FUNCTION[function])
     if kind == "AffineQuantizedTensor":
         raise ValueError(_WEIGHT_ONLY)

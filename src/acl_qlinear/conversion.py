@@ -83,7 +83,7 @@ def quantize(
     `report` lists all layers.
 
     Args:
-        model: A float32 or bfloat16 model.
+        model: A float32, bfloat16 or float16 model.
         calibrate: None for dynamic quantization (`DynamicLinear`). For static (`CalibratedLinear`), a
             function that runs the model, which it is given, on typical inputs. Empty inputs do not
             count; a layer whose inputs were all zeros, or had NaN or infinity in them, stays.

@@ -28,7 +28,7 @@ _COMPUTED = {
     "_u": "torch.nn.utils.remove_spectral_norm(layer)",
 }
 # What a layer between floats takes.
-_FLOATS = (torch.float32, torch.bfloat16)
+_FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 _OF_EVERY_MODULE = frozenset(vars(nn.Module()))
 
 
@@ -178,7 +178,7 @@ def _of_structure(module: nn.Linear, types: Types) -> str | None:
 def _of_values(module: nn.Linear) -> str | None:
     weight, bias = module.weight.detach(), None if module.bias is None else module.bias.detach()
     if weight.dtype not in _FLOATS:
-        return f"its weight is {weight.dtype}, expected torch.float32 or torch.bfloat16"
+        return f"its weight is {weight.dtype}, expected torch.float32, torch.bfloat16 or torch.float16"
     for name, value in (("weight", weight), ("bias", bias)):
         if value is not None and value.device.type != "cpu":
             return f"its {name} is on {value.device}, expected cpu"
@@ -197,7 +197,7 @@ def _of_torchao(module: nn.Module) -> str | None:
     except ValueError as error:
         return str(error)
     if (dtype := module.weight.dtype) not in _FLOATS:
-        return f"its weight stands for {dtype}, expected torch.float32 or torch.bfloat16"
+        return f"its weight stands for {dtype}, expected torch.float32, torch.bfloat16 or torch.float16"
     bias = None if module.bias is None else module.bias.detach().float()
     return _refusal(layer.weight.shape, layer.scale, layer.zero_point, bias)
 

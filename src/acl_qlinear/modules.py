@@ -337,7 +337,7 @@ class Linear(PackedLinear):
 
 @completed_layer("linear_dynamic")
 class DynamicLinear(PackedLinear):
-    """A dynamically quantized layer: float32 or bfloat16 [..., K] in, the same dtype [..., N] out.
+    """A dynamically quantized layer: float32, bfloat16 or float16 [..., K] in, the same dtype [..., N] out.
 
     See `acl_qlinear.linear_dynamic`.
     """
@@ -408,7 +408,7 @@ class DynamicLinear(PackedLinear):
 def _checked_float(input: Tensor) -> Tensor:
     """`input`, which the operator would take as integers, too. A function, since torch.fx traces no branches."""
     if isinstance(input, Tensor) and not input.is_floating_point():
-        raise TypeError(f"input is {input.dtype}, expected torch.float32 or torch.bfloat16")
+        raise TypeError(f"input is {input.dtype}, expected torch.float32, torch.bfloat16 or torch.float16")
     return input
 
 
@@ -416,7 +416,7 @@ def _checked_float(input: Tensor) -> Tensor:
 class CalibratedLinear(PackedLinear):
     """A statically quantized layer between float ones: float in, int8 inside, float out.
 
-    float32 or bfloat16 [..., K] in, quantized to int8 with the scale and zero point that calibration
+    float32, bfloat16 or float16 [..., K] in, quantized to int8 with the scale and zero point that calibration
     found. The same dtype [..., N] out. See `acl_qlinear.linear_int8`.
     """
 

@@ -117,7 +117,7 @@ def linear(
         packed: From `prepack` or `prepack_int8`.
         output_scale: Of a quantized output.
         output_zero_point: Of a quantized output.
-        output_dtype: None for x's dtype; or float32 or bfloat16, for which the output's scale and zero
+        output_dtype: None for x's dtype; or float32, bfloat16 or float16, for which the output's scale and zero
             point are not used.
         activation: none, relu, leaky_relu, tanh, gelu, gelu_tanh or silu.
         negative_slope: Of leaky_relu.
@@ -151,13 +151,13 @@ def linear_int8(
     x_zero_point, as in torch.quantize_per_tensor on AArch64.
 
     Args:
-        x: int8, uint8, float32 or bfloat16 [..., K].
+        x: int8, uint8, float32, bfloat16 or float16 [..., K].
         x_scale: Of x, or of the int8 values that a float x becomes.
         x_zero_point: As x_scale.
         packed: From `prepack` or `prepack_int8`.
         output_scale: Of an int8 or uint8 output.
         output_zero_point: Of an int8 or uint8 output.
-        output_dtype: int8, uint8, float32 or bfloat16; None for a float x's own, float32 for an integer x.
+        output_dtype: int8, uint8, float32, bfloat16 or float16; None for a float x's own, float32 for an integer x.
             Not used with `out`.
         activation: As in `linear`.
         negative_slope: As in `linear`.
@@ -205,10 +205,10 @@ def linear_dynamic(
     depends on that row of x alone. NaN or infinity in a row of x makes that row of y NaN or infinite.
 
     Args:
-        x: float32 or bfloat16 [..., K].
+        x: float32, bfloat16 or float16 [..., K].
         packed: From `prepack` or `prepack_int8`.
         reduce_range: Whether to quantize to 7 bits instead of 8, as PyTorch's own; by tensor only.
-        output_dtype: float32 or bfloat16, None for x's.
+        output_dtype: float32, bfloat16 or float16; None for x's.
         activation: As in `linear`.
         negative_slope: As in `linear`.
         granularity: What shares a scale and a zero point: "tensor" or "row".
@@ -347,7 +347,7 @@ def _(
     output_dtype: torch.dtype | None = None, activation: str = "none", negative_slope: float = 0.01,
 ) -> Tensor:  # fmt: skip
     _check_devices(packed=packed, x=x)
-    if output_dtype in (torch.float32, torch.bfloat16):
+    if output_dtype in (torch.float32, torch.bfloat16, torch.float16):
         return _like(x, packed, output_dtype)
     return torch._empty_affine_quantized(
         (*x.shape[:-1], packed.shape[0]), scale=output_scale, zero_point=output_zero_point, dtype=x.dtype,

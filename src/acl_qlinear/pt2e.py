@@ -57,7 +57,7 @@ def lower(model: fx.GraphModule) -> fx.GraphModule:
     differ from those of `choose_qparams` in the last place.
 
     Args:
-        model: Static or dynamic, float32 or bfloat16. Weights are int8, per tensor or per channel along
+        model: Static or dynamic, float32, bfloat16 or float16. Weights are int8, per tensor or per channel along
             the output features, and folded into the module, which is convert_pt2e's default.
 
     Returns:

@@ -6,7 +6,7 @@
 #include <cstring>
 
 #include "engine/activation.h"
-#include "engine/bf16.h"
+#include "engine/floats.h"
 
 namespace acl_qlinear {
 namespace {
@@ -101,14 +101,8 @@ inline void store(int8_t* p, int16x8_t a, int16x8_t b) {
 inline void store(uint8_t* p, int16x8_t a, int16x8_t b) {
     vst1q_u8(p, vqmovun_high_s16(vqmovun_s16(a), b));
 }
-inline void store4(float* p, float32x4_t v) {
-    vst1q_f32(p, v);
-}
-inline void store4(uint16_t* p, float32x4_t v) {
-    vst1_u16(p, to_bf16(v));
-}
 
-// Out is int8_t, uint8_t, float, or uint16_t for bf16.
+// Out is int8_t, uint8_t, or a type of floats.
 template <typename Out, bool by_row, bool has_offset, bool has_bias, Activation activation>
 void apply_to_all(const Accumulators& acc, int64_t rows, int64_t columns, const Epilogue& e, void* out,
                   int64_t stride) {
@@ -192,6 +186,7 @@ Apply* with_type(const Epilogue& e) {
     case DType::u8: return with_activation<uint8_t>(e);
     case DType::f32: return with_activation<float>(e);
     case DType::bf16: return with_activation<uint16_t>(e);
+    case DType::f16: return with_activation<__fp16>(e);
     }
     return nullptr;
 }

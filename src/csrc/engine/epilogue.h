@@ -12,9 +12,9 @@ namespace acl_qlinear {
 
 // What is done to acc[m, n], an int32:
 //   v = activation((acc[m, n] + offset[n]) * multiplier[n] + bias[n])
-//   fp32, bf16:  out[m, n] = v
-//   s8, u8:      out[m, n] = saturate(round(v * inverse_scale) + zero_point)
-// or, for fp32 and bf16, where each row is quantized by its own range:
+//   floats:  out[m, n] = v
+//   s8, u8:  out[m, n] = saturate(round(v * inverse_scale) + zero_point)
+// or, for floats, where each row is quantized by its own range:
 //   v = activation(((acc[m, n] - rows[m].zero_point * offset[n]) * rows[m].scale) * multiplier[n] + bias[n])
 // with round to nearest, ties to even, and fused multiply-adds in fp32. The sum of acc[m, n] and
 // offset is exact up to 2^24, and has the 24 bits of an fp32 beyond. s8 and u8 with neither bias nor

@@ -25,7 +25,7 @@ struct Rows {
     DType type;
     const void* data;
     int64_t count, K;
-    const RowQuantization* quantizations; // of fp32 and bf16: one for each row
+    const RowQuantization* quantizations; // of floats: one for each row
 
     const void* at(int64_t row, int64_t k) const {
         return static_cast<const char*>(data) + static_cast<size_t>(row * K + k) * size_of(type);

@@ -18,7 +18,7 @@ struct LinearCall {
     Input x;
     Output y;
     PostOp post;
-    // By row: x and y are fp32 or bf16, and x.quantization is not used.
+    // By row: x and y have floats, and x.quantization is not used.
     PerRow per_row = PerRow::no;
 };
 

@@ -8,7 +8,7 @@
 #include <cstring>
 #include <limits>
 
-#include "engine/bf16.h"
+#include "engine/floats.h"
 
 namespace acl_qlinear {
 namespace {
@@ -19,11 +19,8 @@ struct Vectors {
     float32x4_t v[4];
 };
 
-inline Vectors load16(const float* x) {
-    return {{vld1q_f32(x), vld1q_f32(x + 4), vld1q_f32(x + 8), vld1q_f32(x + 12)}};
-}
-inline Vectors load16(const uint16_t* x) {
-    return {{load_bf16(x), load_bf16(x + 4), load_bf16(x + 8), load_bf16(x + 12)}};
+template <typename T> Vectors load16(const T* x) {
+    return {{load4(x), load4(x + 4), load4(x + 8), load4(x + 12)}};
 }
 
 inline int8x16_t quantize16(const Vectors& x, float32x4_t inverse_scale, int16x8_t zero_point) {
@@ -36,7 +33,6 @@ inline int8x16_t quantize16(const Vectors& x, float32x4_t inverse_scale, int16x8
     return vqmovn_high_s16(vqmovn_s16(low), high);
 }
 
-// fp32 and bf16: T is float or uint16_t.
 template <typename T> void quantize_all(const T* x, size_t count, const RowQuantization& q, int8_t* out) {
     const float32x4_t inverse_scale = vdupq_n_f32(q.inverse_scale);
     const int16x8_t zero_point = vdupq_n_s16(static_cast<int16_t>(q.zero_point));
@@ -80,19 +76,14 @@ template <typename T> Range range_of_all(const T* x, size_t count) {
 } // namespace
 
 void quantize(DType type, const void* x, size_t count, const RowQuantization& q, int8_t* out) {
-    if (type == DType::f32) {
-        quantize_all(static_cast<const float*>(x), count, q, out);
-    } else {
-        quantize_all(static_cast<const uint16_t*>(x), count, q, out);
-    }
+    with_floats(type, x, [&](const auto* values) { quantize_all(values, count, q, out); });
 }
 
 Range range_of(DType type, const void* x, size_t count) {
     if (count == 0) {
         return {0, 0};
     }
-    return type == DType::f32 ? range_of_all(static_cast<const float*>(x), count)
-                              : range_of_all(static_cast<const uint16_t*>(x), count);
+    return with_floats(type, x, [count](const auto* values) { return range_of_all(values, count); });
 }
 
 Quantization choose_quantization(const Range& range, bool reduce_range) {
@@ -125,7 +116,7 @@ Quantization choose_quantization(const Range& range, bool reduce_range) {
 
 RowQuantization choose_row_quantization(DType type, const Range& range, PerRow kind) {
     constexpr float smallest_scale = std::numeric_limits<float>::epsilon();
-    const auto in_type = [type](float value) { return type == DType::bf16 ? rounded_to_bf16(value) : value; };
+    const auto in_type = [type](float value) { return rounded_to(type, value); };
     // NaN stays NaN where it is the first argument.
     const float low = std::min(range.lowest, 0.0F), high = std::max(range.highest, 0.0F);
     if (kind != PerRow::asymmetric) {

@@ -16,14 +16,14 @@ struct RowQuantization {
     int32_t zero_point;
 };
 
-// `count` fp32 or bf16 values as s8. `out` has room up to the next multiple of 16.
+// `count` floats as s8. `out` has room up to the next multiple of 16.
 void quantize(DType type, const void* x, size_t count, const RowQuantization& q, int8_t* out);
 
 struct Range {
     float lowest, highest; // NaN where a value is
 };
 
-// The range of `count` fp32 or bf16 values; {0, 0} when there are none.
+// The range of `count` floats; {0, 0} when there are none.
 Range range_of(DType type, const void* x, size_t count);
 
 // The quantization of u8 values, or of 7 bits of them, that covers a range and has a zero point for 0. `range`:

@@ -8,13 +8,14 @@
 
 namespace acl_qlinear {
 
-// Element types of activations and outputs; bf16 is the upper half of an fp32.
-enum class DType { s8, u8, f32, bf16 };
+// Element types of activations and outputs. bf16 is the upper half of an fp32. All but s8 and u8 are floats.
+enum class DType { s8, u8, f32, bf16, f16 };
 
 constexpr size_t size_of(DType type) {
     switch (type) {
     case DType::f32: return 4;
-    case DType::bf16: return 2;
+    case DType::bf16:
+    case DType::f16: return 2;
     default: return 1;
     }
 }
@@ -41,14 +42,14 @@ template <typename Data> struct Operand {
     Quantization quantization;
 };
 
-// Where x is fp32 or bf16, its quantization is that of the s8 values that it is quantized to, for all rows alike.
+// Where x has floats, its quantization is that of the s8 values that it is quantized to, for all rows alike.
 using Input = Operand<const void>;
-// Where y is fp32 or bf16, its quantization is not used.
+// Where y has floats, its quantization is not used.
 using Output = Operand<void>;
 
 enum class Activation { none, relu, leaky_relu, tanh, gelu, gelu_tanh, silu };
 
-// Whether each row of fp32 or bf16 activations is quantized by its own range; whether its zero point is then 0;
+// Whether each row of float activations is quantized by its own range; whether its zero point is then 0;
 // narrow: and -128 not used.
 enum class PerRow { no, asymmetric, symmetric, narrow };
 

@@ -62,6 +62,7 @@ inline uint32_t expected_bits(int32_t acc, const Epilogue& e, int64_t m, int64_t
     case DType::s8: return static_cast<uint8_t>(expected_integer<int8_t>(acc, e, m, n));
     case DType::u8: return expected_integer<uint8_t>(acc, e, m, n);
     case DType::bf16: return bf16_of_float(static_cast<float>(expected_real(acc, e, m, n)));
+    case DType::f16: return f16_of_float(static_cast<float>(expected_real(acc, e, m, n)));
     case DType::f32: break;
     }
     const auto value = static_cast<float>(expected_real(acc, e, m, n));

@@ -119,6 +119,19 @@ inline float float_of_bf16(uint16_t x) {
     return value;
 }
 
+inline float float_of_f16(uint16_t x) {
+    __fp16 value;
+    std::memcpy(&value, &x, sizeof value);
+    return value;
+}
+
+inline uint16_t f16_of_float(float x) {
+    const auto value = static_cast<__fp16>(x);
+    uint16_t bits;
+    std::memcpy(&bits, &value, sizeof bits);
+    return bits;
+}
+
 // To nearest, ties to even, by choosing the closer one of both neighbours.
 inline uint16_t bf16_of_float(float x) {
     uint32_t bits;

@@ -13,7 +13,7 @@ namespace {
 using testing::Guarded;
 using testing::Random;
 
-constexpr DType kTypes[] = {DType::s8, DType::u8, DType::f32, DType::bf16};
+constexpr DType kTypes[] = {DType::s8, DType::u8, DType::f32, DType::bf16, DType::f16};
 constexpr Activation kActivations[] = {Activation::none, Activation::relu, Activation::leaky_relu,
                                        Activation::tanh, Activation::gelu, Activation::gelu_tanh,
                                        Activation::silu};

@@ -36,7 +36,7 @@ void on_new_threads(int64_t count, RangeFunction f) {
     }
 }
 
-constexpr DType kTypes[] = {DType::s8, DType::u8, DType::f32, DType::bf16};
+constexpr DType kTypes[] = {DType::s8, DType::u8, DType::f32, DType::bf16, DType::f16};
 
 // A layer with random contents, and a call of it.
 struct Layer {
@@ -111,6 +111,7 @@ int32_t signed_value(const Input& x, int64_t i, const RowQuantization& q) {
     case DType::u8: return static_cast<const uint8_t*>(x.data)[i] - 128;
     case DType::f32: return integer(static_cast<const float*>(x.data)[i]);
     case DType::bf16: return integer(testing::float_of_bf16(static_cast<const uint16_t*>(x.data)[i]));
+    case DType::f16: return integer(testing::float_of_f16(static_cast<const uint16_t*>(x.data)[i]));
     }
     return 0;
 }
@@ -182,9 +183,9 @@ void check_call(const Layer& layer, int64_t threads, Random& random) {
     random.fill_bytes(x);
     for (int64_t i = 0; !is_8bit(x_type) && i < layer.M * layer.K; ++i) {
         const auto value = static_cast<float>(random.real(-3, 3));
-        const uint16_t bf16 = testing::bf16_of_float(value);
+        const uint16_t bits = x_type == DType::bf16 ? testing::bf16_of_float(value) : testing::f16_of_float(value);
         std::memcpy(x.data() + static_cast<size_t>(i) * size_of(x_type),
-                    x_type == DType::f32 ? static_cast<const void*>(&value) : &bf16, size_of(x_type));
+                    x_type == DType::f32 ? static_cast<const void*>(&value) : &bits, size_of(x_type));
     }
     const double y_scale = 0.02 * std::sqrt(static_cast<double>(layer.K));
     const PostOp post{random.one_of({Activation::none, Activation::relu, Activation::leaky_relu, Activation::gelu}),

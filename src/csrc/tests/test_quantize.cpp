@@ -12,41 +12,44 @@ namespace {
 using testing::Guarded;
 using testing::Random;
 
-float value_of(const float& x) {
-    return x;
-}
-float value_of(const uint16_t& x) {
-    return testing::float_of_bf16(x);
-}
-
-template <typename T> constexpr DType kType = sizeof(T) == 4 ? DType::f32 : DType::bf16;
-
-template <typename T> T value_as(float x) {
-    if constexpr (sizeof(T) == 4) {
-        return x;
-    } else {
-        return testing::bf16_of_float(x);
-    }
-}
+// The types of floats; googletest takes no __fp16 itself.
+struct Fp32 {
+    static constexpr DType type = DType::f32;
+    using Value = float;
+    static float load(float x) { return x; }
+    static float store(float x) { return x; }
+};
+struct Bf16 {
+    static constexpr DType type = DType::bf16;
+    using Value = uint16_t;
+    static float load(uint16_t x) { return testing::float_of_bf16(x); }
+    static uint16_t store(float x) { return testing::bf16_of_float(x); }
+};
+struct Fp16 {
+    static constexpr DType type = DType::f16;
+    using Value = __fp16;
+    static float load(__fp16 x) { return x; }
+    static __fp16 store(float x) { return static_cast<__fp16>(x); }
+};
 
 template <typename T> class Quantize : public ::testing::Test {};
-using Types = ::testing::Types<float, uint16_t>;
+using Types = ::testing::Types<Fp32, Bf16, Fp16>;
 TYPED_TEST_SUITE(Quantize, Types);
 
 TYPED_TEST(Quantize, EveryCount) {
     Random random(8);
     for (size_t count = 1; count <= 70; ++count) {
-        Guarded<TypeParam> x(count);
-        for (TypeParam& value : x) {
-            value = value_as<TypeParam>(static_cast<float>(random.real(-2, 2)));
+        Guarded<typename TypeParam::Value> x(count);
+        for (typename TypeParam::Value& value : x) {
+            value = TypeParam::store(static_cast<float>(random.real(-2, 2)));
         }
         const RowQuantization q{0, static_cast<float>(random.real(10, 200)),
                                 static_cast<int32_t>(random.integer(-128, 127))};
         Guarded<int8_t> result(round_up(count, size_t{16}));
-        quantize(kType<TypeParam>, x.data(), count, q, result.data());
+        quantize(TypeParam::type, x.data(), count, q, result.data());
         for (int64_t i = 0; i < static_cast<int64_t>(count); ++i) {
-            const int64_t expected = testing::rounded(value_of(x[i]) * q.inverse_scale) + q.zero_point;
-            EXPECT_EQ(result[i], testing::saturated<int8_t>(expected)) << value_of(x[i]);
+            const int64_t expected = testing::rounded(TypeParam::load(x[i]) * q.inverse_scale) + q.zero_point;
+            EXPECT_EQ(result[i], testing::saturated<int8_t>(expected)) << TypeParam::load(x[i]);
         }
     }
 }
@@ -55,10 +58,10 @@ TYPED_TEST(Quantize, TiesAndExtremes) {
     const float special[] = {0.5f,    1.5f,    2.5f,     -0.5f, -1.5f,  -2.5f,    126.5f,    127.5f, -127.5f,
                              -128.5f, 1000.0f, -1000.0f, 3e38f, -3e38f, INFINITY, -INFINITY, NAN,    -0.0f};
     const int8_t expected[] = {0, 2, 2, 0, -2, -2, 126, 127, -128, -128, 127, -128, 127, -128, 127, -128, 0, 0};
-    Guarded<TypeParam> x(std::size(special));
-    std::transform(std::begin(special), std::end(special), x.begin(), value_as<TypeParam>);
+    Guarded<typename TypeParam::Value> x(std::size(special));
+    std::transform(std::begin(special), std::end(special), x.begin(), TypeParam::store);
     Guarded<int8_t> result(round_up(x.size(), size_t{16}));
-    quantize(kType<TypeParam>, x.data(), x.size(), {1, 1, 0}, result.data());
+    quantize(TypeParam::type, x.data(), x.size(), {1, 1, 0}, result.data());
     for (int64_t i = 0; i < static_cast<int64_t>(x.size()); ++i) {
         EXPECT_EQ(result[i], expected[i]) << special[i];
     }
@@ -68,17 +71,17 @@ TYPED_TEST(Quantize, RangeOfEveryCount) {
     Random random(9);
     for (size_t count = 1; count <= 70; ++count) {
         for (const int64_t nan : {int64_t{-1}, random.integer(0, static_cast<int64_t>(count) - 1)}) {
-            Guarded<TypeParam> x(count);
+            Guarded<typename TypeParam::Value> x(count);
             float lowest = INFINITY, highest = -INFINITY;
-            for (TypeParam& value : x) {
-                value = value_as<TypeParam>(static_cast<float>(random.real(-9, -1)));
-                lowest = std::fmin(lowest, value_of(value));
-                highest = std::fmax(highest, value_of(value));
+            for (typename TypeParam::Value& value : x) {
+                value = TypeParam::store(static_cast<float>(random.real(-9, -1)));
+                lowest = std::fmin(lowest, TypeParam::load(value));
+                highest = std::fmax(highest, TypeParam::load(value));
             }
             if (nan >= 0) {
-                x[nan] = value_as<TypeParam>(NAN);
+                x[nan] = TypeParam::store(NAN);
             }
-            const Range range = range_of(kType<TypeParam>, x.data(), count);
+            const Range range = range_of(TypeParam::type, x.data(), count);
             if (nan >= 0) {
                 EXPECT_TRUE(std::isnan(range.lowest) && std::isnan(range.highest)) << count;
             } else {
@@ -87,7 +90,7 @@ TYPED_TEST(Quantize, RangeOfEveryCount) {
             }
         }
     }
-    const Range none = range_of(kType<TypeParam>, nullptr, 0);
+    const Range none = range_of(TypeParam::type, nullptr, 0);
     EXPECT_EQ(none.lowest, 0);
     EXPECT_EQ(none.highest, 0);
 }
@@ -128,6 +131,12 @@ TEST(RowQuantization, Bf16IsRoundedAtEachStep) {
     // 2.015625 - -0.0078125 = 2.0234375, halfway between two of bf16's numbers, becomes 2.03125 at once.
     EXPECT_EQ(choose_row_quantization(DType::bf16, {-0.0078125f, 2.015625f}, PerRow::asymmetric).scale,
               0.00799560546875f);
+}
+
+TEST(RowQuantization, Fp16IsRoundedAtEachStep) {
+    EXPECT_EQ(choose_row_quantization(DType::f16, {-3, 1}, PerRow::symmetric).scale, 0.0235290527f);
+    // The smallest scale of a narrow range, which fp16 holds as 168 of its smallest steps.
+    EXPECT_EQ(choose_row_quantization(DType::f16, {0, 0}, PerRow::narrow).scale, 168 * 0x1p-24f);
 }
 
 TEST(RowQuantization, NanAndInfinityReachTheScale) {

@@ -55,8 +55,13 @@ DType dtype_of(const char* op, const char* name, ScalarType type) {
     case ScalarType::QUInt8: return DType::u8;
     case ScalarType::Float: return DType::f32;
     case ScalarType::BFloat16: return DType::bf16;
-    default: CHECK_TYPE(false, op, name, " is ", type, ", expected int8, uint8, float32 or bfloat16");
+    case ScalarType::Half: return DType::f16;
+    default: CHECK_TYPE(false, op, name, " is ", type, ", expected int8, uint8, float32, bfloat16 or float16");
     }
+}
+
+bool is_float(ScalarType type) {
+    return type == ScalarType::Float || type == ScalarType::BFloat16 || type == ScalarType::Half;
 }
 
 // name: "x" or "output". Both the scale and its reciprocal are used as fp32.
@@ -164,11 +169,10 @@ void check_no_internal_overlap(const char* op, const Tensor& out) {
 std::pair<Call, ScalarType> dynamic_call(const Tensor& x, const Tensor& packed, std::optional<ScalarType> output_dtype,
                                          const ActivationArguments& activation) {
     constexpr const char* op = "acl_qlinear::linear_dynamic: ";
-    CHECK_TYPE((x.scalar_type() == ScalarType::Float || x.scalar_type() == ScalarType::BFloat16) && is_plain_cpu(x), op,
-               "x is ", describe(x), ", expected a float32 or bfloat16 CPU tensor");
+    CHECK_TYPE(is_float(x.scalar_type()) && is_plain_cpu(x), op, "x is ", describe(x),
+               ", expected a float32, bfloat16 or float16 CPU tensor");
     const auto type = output_dtype.value_or(x.scalar_type());
-    CHECK_TYPE(type == ScalarType::Float || type == ScalarType::BFloat16, op, "output_dtype is ", type,
-               ", expected float32 or bfloat16");
+    CHECK_TYPE(is_float(type), op, "output_dtype is ", type, ", expected float32, bfloat16 or float16");
     const PostOp post = checked_activation(op, activation);
     const PackedWeight weight = checked_weight(op, packed);
     check_columns(op, x, weight);
@@ -197,8 +201,8 @@ Tensor linear(const Tensor& x, const Tensor& packed, double output_scale, int64_
     const PackedWeight weight = checked_weight(op, packed);
     check_columns(op, x, weight);
     const ScalarType type = output_dtype.value_or(x_dtype);
-    CHECK_TYPE(type == x_dtype || type == ScalarType::Float || type == ScalarType::BFloat16, op, "output_dtype is ",
-               type, ", expected ", x_dtype, ", as x, float32 or bfloat16");
+    CHECK_TYPE(type == x_dtype || is_float(type), op, "output_dtype is ", type, ", expected ", x_dtype,
+               ", as x, float32, bfloat16 or float16");
     const DType y_type = dtype_of(op, "output_dtype", type);
     const DType x_type = is_signed ? DType::s8 : DType::u8;
     const Quantization input = checked_quantization(op, "x", {quantization->first, quantization->second}, x_type);
@@ -220,7 +224,7 @@ Tensor linear_int8(const Tensor& x, double x_scale, int64_t x_zero_point, const 
     const Call call = plain_call(op, x, {x_scale, x_zero_point}, packed, {activation, negative_slope});
     const auto type = output_dtype.value_or(is_8bit(call.x_type) ? ScalarType::Float : x.scalar_type());
     CHECK_TYPE(type != ScalarType::QInt8 && type != ScalarType::QUInt8, op, "output_dtype is ", type,
-               ", expected int8, uint8, float32 or bfloat16");
+               ", expected int8, uint8, float32, bfloat16 or float16");
     dtype_of(op, "output_dtype", type);
     Tensor y = host::empty(call.output_sizes(), type);
     run_plain(call, y, {output_scale, output_zero_point});

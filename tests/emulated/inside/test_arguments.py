@@ -147,7 +147,11 @@ def plain(**changes):
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda: plain(x=torch.zeros(4, 16).double()), TypeError, "x is Double, expected int8, uint8, float32 or"),
+        (
+            lambda: plain(x=torch.zeros(4, 16).double()),
+            TypeError,
+            "x is Double, expected int8, uint8, float32, bfloat16 or float16",
+        ),
         (lambda: plain(x=torch.zeros(4, 16, device="meta")), TypeError, "x is on meta, expected cpu, as packed"),
         (lambda: plain(out=torch.empty(4, 8, device="meta")), TypeError, "out is on meta, expected cpu, as packed"),
         (lambda: plain(x_zero_point=-1), ValueError, "x_zero_point is -1, expected 0 to 255 for uint8"),
@@ -212,7 +216,7 @@ def wrong_tensors() -> dict[str, torch.Tensor]:
     """None of them is right for any argument."""
     return {
         "complex": X + 0j,
-        "half": X.half(),
+        "double": X.double(),
         "double, one too many": torch.ones(4, 17).double(),
         "bool": X > 0,
         "int32": X.int(),
@@ -364,7 +368,7 @@ def test_output_dtype_of_none(x_type):
 
 def test_nan_and_infinity_in_static_layers_do_what_they_do_in_pytorch():
     packed = acl_qlinear.prepack_int8(torch.eye(6, dtype=torch.int8), torch.ones(1))
-    for dtype in (torch.float32, torch.bfloat16):
+    for dtype in (torch.float32, torch.bfloat16, torch.float16):
         x = torch.tensor([torch.nan, torch.inf, -torch.inf, 3e38, -3e38, 0.5]).to(dtype)
         theirs = torch.quantize_per_tensor(x.float(), 0.1, 7, torch.qint8).int_repr()
         assert torch.equal(acl_qlinear.linear_int8(x, 0.1, 7, packed, 0.1, 7, torch.int8), theirs)

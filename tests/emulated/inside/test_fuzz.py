@@ -31,8 +31,8 @@ MODELS = int(os.environ.get("FUZZ_MODELS", "250"))
 FIRST = int(os.environ.get("FUZZ_SEED", zlib.crc32(os.environ["EXCHANGE_AS"].encode())))
 SIZES = [1, 2, 3, 5, 8, 12, 16, 17, 24, 31, 32, 33, 48, 64, 65, 70]
 ACTIVATIONS: list[Callable[[], nn.Module]] = [nn.ReLU, nn.GELU, nn.SiLU, nn.Tanh, nn.LeakyReLU, nn.Identity]
-# float32 and bfloat16 keep this share of a result's digits.
-PRECISION = {torch.float32: 1e-6, torch.bfloat16: 2.0**-8}
+# Results are rounded to this share of themselves.
+PRECISION = {torch.float32: 1e-6, torch.bfloat16: 2.0**-8, torch.float16: 2.0**-10}
 
 
 class Residual(nn.Module):
@@ -175,7 +175,7 @@ def check_model(seed: int, tally: Tally) -> None:
     tally.kinds[way] = tally.kinds.get(way, 0) + 1
     maker = Maker(rng, with_encoders="torch" not in way, lowest_rank=2 if "torch" in way else 1)
     model, width = maker.model()
-    dtype = rng.choice([torch.float32, torch.bfloat16]) if "torch" not in way else torch.float32
+    dtype = rng.choice([torch.float32, torch.bfloat16, torch.float16]) if "torch" not in way else torch.float32
     model = model.to(dtype).eval()
     inputs = draw_inputs(rng, maker, width, dtype)
     check = check_convert if "torch" in way else check_quantize
@@ -360,7 +360,8 @@ def check_layer(layer, x, y, tally):
     expected = reference.linear(given, quantized_weight, bias, **options)
     difference = np.abs(y.double().reshape(expected.shape).numpy() - expected)
     sums = reference.linear(given, quantized_weight)
-    tolerance = PRECISION[x.dtype] * (np.abs(sums) + np.abs(0 if bias is None else bias)) + 1e-30
+    smallest = 2.0**-24 if x.dtype == torch.float16 else 1e-30
+    tolerance = PRECISION[x.dtype] * (np.abs(sums) + np.abs(0 if bias is None else bias)) + smallest
     assert y.dtype == x.dtype and (difference <= tolerance).all(), (layer, (difference / tolerance).max())
 
 

@@ -135,7 +135,7 @@ def test_layers_without_memory_or_with_any_can_be_loaded(kind):
         layers_of_each_kind()[kind].to("meta").load_state_dict({"bias_fp32": torch.zeros(4)}, strict=False)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("calibrate", [None, lambda m: m(X[0])])
 def test_weight_and_bias_are_what_a_reader_of_a_float_layer_expects(calibrate, dtype):
     fc = nn.Linear(40, 24).to(dtype)
@@ -218,7 +218,7 @@ def test_torchscript(kind):
     """script, trace, freeze, and what was saved and loaded compute the same."""
     model = nn.Sequential(layers_of_each_kind()[kind]).eval()
     x = X[0, :, :8]
-    inputs = [torch.quantize_per_tensor(x, 0.1, 3, torch.quint8)] if kind == "static" else [x, x.bfloat16()]
+    inputs = [torch.quantize_per_tensor(x, 0.1, 3, torch.quint8)] if kind == "static" else [x, x.bfloat16(), x.half()]
     for script in (torch.jit.script(model), torch.jit.trace(model, (inputs[0],))):
         for module in (script, torch.jit.freeze(script)):
             file = io.BytesIO()

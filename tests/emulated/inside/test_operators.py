@@ -106,7 +106,7 @@ def test_quantized_tensors_are_the_same_as_plain_ones(x_type, per_channel):
         y = acl_qlinear.linear(x, packed, case.y_scale, 3, activation=activation)
         assert (y.dtype, y.q_scale(), y.q_zero_point()) == (QUANTIZED[x_type], case.y_scale, 3)
         assert torch.equal(y.int_repr(), case.run(x_type, 3, activation=activation))
-        for y_type in ("f32", "bf16"):
+        for y_type in ("f32", "bf16", "f16"):
             y = acl_qlinear.linear(x, packed, output_dtype=TORCH[y_type], activation=activation)
             assert torch.equal(y, case.run(y_type, activation=activation))
 
@@ -121,7 +121,7 @@ def choose_quantization(x: np.ndarray, reduce_range: bool) -> tuple[float, int]:
 @pytest.mark.parametrize("reduce_range", [False, True])
 @pytest.mark.parametrize("with_zero_points", [False, True])
 @pytest.mark.parametrize("per_channel", [False, True])
-@pytest.mark.parametrize("x_type", ["f32", "bf16"])
+@pytest.mark.parametrize("x_type", ["f32", "bf16", "f16"])
 def test_dynamic(x_type, per_channel, with_zero_points, reduce_range):
     for M, K, N in ((1, 64, 512), (7, 33, 20), (130, 64, 24)):
         case = Case(M, K, N, x_type, per_channel, with_zero_points=with_zero_points)
@@ -129,7 +129,7 @@ def test_dynamic(x_type, per_channel, with_zero_points, reduce_range):
         case.x_quantized = reference.quantize(case.x.float().numpy(), scale, zero_point)
         case.x_zero_point = zero_point
         for activation in ACTIVATIONS:
-            for y_type in ("f32", "bf16"):
+            for y_type in ("f32", "bf16", "f16"):
                 y = acl_qlinear.linear_dynamic(case.x, case.packed, reduce_range, TORCH[y_type], activation)
                 case.check(y, y_type, ERRORS, activation=activation)
         assert acl_qlinear.linear_dynamic(case.x, case.packed).dtype == case.x.dtype
@@ -160,7 +160,7 @@ def test_dynamic_by_row(kind, per_channel, with_zero_points):
         x = case.x.numpy()
         case.x_quantized = reference.quantize(x, *reference.row_quantization(x, **options))
         for activation in ACTIVATIONS:
-            for y_type in ("f32", "bf16"):
+            for y_type in ("f32", "bf16", "f16"):
                 y = by_row(case.x, case.packed, output_dtype=TORCH[y_type], activation=activation, **options)
                 case.check(y, y_type, ERRORS, activation=activation)
 
@@ -185,7 +185,7 @@ def test_rows_are_quantized_bit_for_bit(kind):
 
 
 @pytest.mark.skipif(not os.environ["TORCHAO"], reason="torchao is not installed: its releases are for one PyTorch each")
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("kind", ROWS)
 def test_rows_are_quantized_as_torchao_does(kind, dtype):
     from torchao.quantization import quant_primitives as ao
@@ -388,7 +388,7 @@ def test_a_row_depends_on_nothing_but_itself():
     digest = hashlib.sha256()
     for x_type, y_type, activation in (
         ("u8", "u8", "none"), ("s8", "s8", "leaky_relu"), ("u8", "f32", "gelu"), ("f32", "f32", "none"),
-        ("bf16", "bf16", "tanh"), ("f32", "s8", "silu"), ("s8", "f32", "gelu_tanh"),
+        ("bf16", "bf16", "tanh"), ("f16", "f16", "relu"), ("f32", "s8", "silu"), ("s8", "f32", "gelu_tanh"),
     ):  # fmt: skip
         for K, N in ((64, 96), (768, 200), (13, 5)):
             case = Case(230, K, N, x_type)

@@ -19,7 +19,7 @@ import acl_qlinear
 
 @pytest.mark.parametrize("per_channel", [False, True])
 @pytest.mark.parametrize("kind", ["dynamic", "reduced", "row", "symmetric", "static", "min-max"])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_quantize(kind, per_channel, dtype):
     model, x = make_model().to(dtype), X.to(dtype)
     options = {
@@ -242,8 +242,10 @@ ODD_LAYERS = {
     "parameter": (lambda: with_(lambda m: m.register_parameter("p", nn.Parameter(torch.zeros(1)))), "it has p, exp"),
     "buffer": (lambda: with_(lambda m: m.register_buffer("b", torch.zeros(1))), "it has b, expected nothing besides"),
     "submodule": (lambda: with_(lambda m: m.add_module("lora", nn.Linear(8, 2))), "it has lora, expected nothing"),
-    "fp16": (lambda: nn.Linear(8, 4).half(), "its weight is torch.float16, expected torch.float32 or torch.bfloat16"),
-    "fp64": (lambda: nn.Linear(8, 4).double(), "its weight is torch.float64, expected torch.float32 or torch.bfloat16"),
+    "fp64": (
+        lambda: nn.Linear(8, 4).double(),
+        "its weight is torch.float64, expected torch.float32, torch.bfloat16 or torch.float16",
+    ),
     "long": (lambda: nn.Linear(65_794, 1), "weight has K=65794 input features, expected 1 to 65793"),
     "nan": (lambda: with_(lambda m: fill(m.weight[2, 3], torch.nan)), r"weight\[2, 3\] is nan, expected a finite"),
     "infinity": (lambda: with_(lambda m: fill(m.bias[1], torch.inf)), r"bias\[1\] is inf, expected a finite"),

@@ -50,7 +50,7 @@ def quantized(config: Any, dtype: torch.dtype = torch.float32) -> nn.Sequential:
     return model
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("kind", dynamic_configurations())
 def test_activations_by_token(kind, dtype):
     theirs = quantized(dynamic_configurations()[kind], dtype)
@@ -61,7 +61,11 @@ def test_activations_by_token(kind, dtype):
     with torch.no_grad():
         for name in ("0", "2", "4"):
             layer = theirs.get_submodule(name)
-            x = X.to(dtype)[..., : layer.in_features] if layer.in_features <= 40 else X.to(dtype).repeat(1, 1, 2)[..., :56]
+            x = (
+                X.to(dtype)[..., : layer.in_features]
+                if layer.in_features <= 40
+                else X.to(dtype).repeat(1, 1, 2)[..., :56]
+            )
             y, expected = ours.get_submodule(name)(x), layer(x)
             assert y.dtype == dtype and y.shape == expected.shape
             # In bf16, torchao rounds the products, and up to 0.17 the activations, too.
@@ -87,7 +91,10 @@ def test_static():
 def refused() -> dict[str, tuple[Any, str]]:
     table = {
         "weight only": (ao.Int8WeightOnlyConfig(), "torchao multiplies its int8 weight with float activations"),
-        "int4": (ao.Int8DynamicActivationIntxWeightConfig(weight_dtype=torch.int4, weight_granularity=ao.PerGroup(8)), ""),
+        "int4": (
+            ao.Int8DynamicActivationIntxWeightConfig(weight_dtype=torch.int4, weight_granularity=ao.PerGroup(8)),
+            "",
+        ),
     }
     if "version" not in FIELDS or DYNAMIC().version == 1:
         config = DYNAMIC(weight_only_decode=True)
