@@ -9,13 +9,18 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+Options = dict[str, Any]
+
 # How torchao up to 0.17 quantizes activations, by the name of the function that does it.
-_BY_FUNCTION = {
+_BY_FUNCTION: dict[str, Options] = {
     "_int8_symm_per_token_reduced_range_quant": {"granularity": "row", "symmetric": True, "narrow_range": True},
     "_int8_asymm_per_token_quant": {"granularity": "row"},
 }
 # The same by what Int8Tensor's act_quant_kwargs has.
-_BY_MAPPING = {"SYMMETRIC": {"granularity": "row", "symmetric": True}, "ASYMMETRIC": {"granularity": "row"}}
+_BY_MAPPING: dict[str, Options] = {
+    "SYMMETRIC": {"granularity": "row", "symmetric": True},
+    "ASYMMETRIC": {"granularity": "row"},
+}
 _WEIGHT_ONLY = (
     "torchao multiplies its int8 weight with float activations: quantize_ with Int8DynamicActivationInt8WeightConfig "
     "quantizes those, too"
@@ -36,7 +41,7 @@ class Int8Layer(NamedTuple):
     weight: Tensor
     scale: Tensor
     zero_point: Tensor | None
-    dynamic: dict[str, Any] | None = None
+    dynamic: Options | None = None
     static: tuple[float, int] | None = None
 
 

@@ -57,7 +57,9 @@ def convert(model: nn.Module, inplace: bool = False) -> nn.Module:
     # Copies of compiled modules are not compiled.
     for layer in linear_layers(target):
         kind = next((kind for kind, known in OF_TORCH.items() if type(layer.module) in known), None)
-        make = _from_torchao if is_of_torchao(layer.module) else kind and kind.from_torch
+        make: Callable[[Any], PackedLinear] | None = getattr(kind, "from_torch", None)
+        if is_of_torchao(layer.module):
+            make = _from_torchao
         if make is not None and obstacle(layer) is None:
             # The original: a copy's weights are packed again, maybe by another engine.
             new[layer.names] = make(model.get_submodule(layer.names[0]))
@@ -154,8 +156,7 @@ def quantize(
     return _with(target, new)
 
 
-def _from_torchao(module: nn.Module) -> PackedLinear:
-    assert isinstance(module, nn.Linear)
+def _from_torchao(module: nn.Linear) -> PackedLinear:
     values, scale, zero_point, dynamic, static = int8_layer(module)
     zero_point = torch.zeros(scale.shape) if zero_point is None else zero_point
     if len(scale) == 1:
