@@ -41,7 +41,8 @@ def printed_by_passing_tests(done: subprocess.CompletedProcess[str]) -> str:
     """What `inside_command` printed, after checking that all tests passed and none was skipped."""
     print(done.stdout[-4000:], done.stderr[-2000:])
     assert done.returncode == 0
-    assert re.search(r"^\d+ passed", done.stdout.splitlines()[-1]), "a test was skipped"
+    last = done.stdout.splitlines()[-1]
+    assert re.search(r"^\d+ passed", last) and "skipped" not in last, f"a test was skipped: {last}"
     return done.stdout
 
 

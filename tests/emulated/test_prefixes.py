@@ -14,7 +14,7 @@ from aclpkg.base.pins import rows
 from aclpkg.inputs import emulator
 
 from ..conftest import MICROARCHITECTURES, PREFIXES, TORCH, TORCHES
-from ..emulation import inside_command, printed_by_passing_tests
+from ..emulation import INSIDE, inside_command, printed_by_passing_tests
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 Installed = Callable[[str, str], Path]
@@ -36,14 +36,16 @@ def run_tests(installed: Installed, run_in: Run, exchange: Path) -> Callable[...
     def run(
         microarchitecture: str, torch: str, *options: str, files: list[str] | None = None, cpu: str | None = None
     ) -> str:
+        with_torchao = torch == TORCH
+        ignored = [] if with_torchao else [f"--ignore={INSIDE / 'test_torchao.py'}"]
         done = run_in(
             installed(microarchitecture, torch),
-            inside_command(*options, files=files),
+            inside_command(*options, *ignored, files=files),
             cpu or emulator.CPUS[microarchitecture][0],
             ONEDNN_PIN=ONEDNN[torch],
             EXCHANGE=str(exchange),
             EXCHANGE_AS=f"{microarchitecture}-{torch}.pt",
-            TORCHAO="1" if torch == TORCH else "",
+            TORCHAO="1" if with_torchao else "",
             **{name: value for name, value in os.environ.items() if name.startswith("FUZZ_")},
         )
         return printed_by_passing_tests(done)

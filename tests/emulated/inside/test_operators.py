@@ -184,24 +184,6 @@ def test_rows_are_quantized_bit_for_bit(kind):
     assert np.array_equal(by_row(x, packed, **options).numpy(), expected)
 
 
-@pytest.mark.skipif(not os.environ["TORCHAO"], reason="torchao is not installed: its releases are for one PyTorch each")
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("kind", ROWS)
-def test_rows_are_quantized_as_torchao_does(kind, dtype):
-    from torchao.quantization import quant_primitives as ao
-
-    options, (mapping, *limits, eps) = ROWS[kind]
-    packed = acl_qlinear.prepack_int8(torch.eye(16, dtype=torch.int8), torch.ones(1))
-    x = rows_of_every_size(np.random.default_rng(18)).to(dtype)
-    arguments = (x, ao.MappingType[mapping], (1, 16), torch.int8, *limits, eps, torch.float32, torch.int8)
-    scale, zero_point = ao.choose_qparams_affine(*arguments)
-    integers = ao.quantize_affine(x, (1, 16), scale, zero_point, torch.int8, *limits)
-    expected = ao.dequantize_affine(
-        integers, (1, 16), scale, zero_point, torch.int8, *limits, output_dtype=torch.float32
-    )
-    assert torch.equal(by_row(x, packed, output_dtype=torch.float32, **options), expected)
-
-
 @pytest.mark.parametrize("kind", ROWS)
 def test_product_of_rows_is_torchaos(kind):
     """Without a bias it is int_scaled_matmul's, times the weight's scales, bit for bit; with one, rounded once less."""

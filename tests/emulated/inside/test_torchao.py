@@ -4,20 +4,18 @@
 import copy
 import dataclasses
 import gc
-import os
 import weakref
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from test_operators import ROWS, by_row, rows_of_every_size
 from torch import nn
+from torchao import quantization as ao
+from torchao.quantization import quant_primitives as primitives
 
 import acl_qlinear
-
-if not os.environ["TORCHAO"]:
-    pytest.skip("torchao is not installed: its releases are for one PyTorch each", allow_module_level=True)
-
-from torchao import quantization as ao
 
 SYMMETRIC, ASYMMETRIC = ao.MappingType.SYMMETRIC, ao.MappingType.ASYMMETRIC
 DYNAMIC = ao.Int8DynamicActivationInt8WeightConfig
@@ -50,6 +48,27 @@ def quantized(config: Any, dtype: torch.dtype = torch.float32) -> nn.Sequential:
     return model
 
 
+def float_weight(weight: torch.Tensor) -> torch.Tensor:
+    return getattr(weight, "original_weight_tensor", weight).dequantize()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("kind", ROWS)
+def test_rows_are_quantized_as_torchao_does(kind, dtype):
+    options, (mapping, *limits, eps) = ROWS[kind]
+    packed = acl_qlinear.prepack_int8(torch.eye(16, dtype=torch.int8), torch.ones(1))
+    x = rows_of_every_size(np.random.default_rng(18)).to(dtype)
+    # With ranges that fp16 holds.
+    x = x[x.abs().amax(dim=1) < (3e4 if dtype == torch.float16 else 3e38)]
+    arguments = (x, primitives.MappingType[mapping], (1, 16), torch.int8, *limits, eps, torch.float32, torch.int8)
+    scale, zero_point = primitives.choose_qparams_affine(*arguments)
+    integers = primitives.quantize_affine(x, (1, 16), scale, zero_point, torch.int8, *limits)
+    expected = primitives.dequantize_affine(
+        integers, (1, 16), scale, zero_point, torch.int8, *limits, output_dtype=torch.float32
+    )
+    assert torch.equal(by_row(x, packed, output_dtype=torch.float32, **options), expected)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("kind", dynamic_configurations())
 def test_activations_by_token(kind, dtype):
@@ -73,7 +92,7 @@ def test_activations_by_token(kind, dtype):
             tolerance = 1e-6 if dtype == torch.float32 else 2.0**-6
             assert ((y.float() - expected.float()).abs() <= tolerance * size).all(), kind
         assert torch.equal(copy.deepcopy(ours)(X.to(dtype)), ours(X.to(dtype)))
-    assert ours[0].weight.dtype == dtype and torch.equal(ours[0].weight.clone(), theirs[0].weight.dequantize())
+    assert ours[0].weight.dtype == dtype and torch.equal(ours[0].weight.clone(), float_weight(theirs[0].weight))
 
 
 def test_static():
