@@ -28,22 +28,27 @@ template <bool by_row, bool has_offset, bool has_bias> struct Columns {
     const float* bias;
     int16x8_t zero_point;
     float32x4_t inverse_scale, negative_slope;
+    const RowQuantization* next_row;
     float row_scale = 1;
     uint32_t row_zero_point = 0;
 
     [[gnu::always_inline]] Columns(const Epilogue& e, int64_t n)
         : bias(e.bias + (has_bias ? n : 0)), zero_point(vdupq_n_s16(static_cast<int16_t>(e.zero_point))),
-          inverse_scale(vdupq_n_f32(e.inverse_scale)), negative_slope(vdupq_n_f32(e.post.negative_slope)) {
+          inverse_scale(vdupq_n_f32(e.inverse_scale)), negative_slope(vdupq_n_f32(e.post.negative_slope)), next_row(e.rows) {
         for (int i = 0; i < kVectors; ++i) {
             offset[i] = has_offset ? vld1q_s32(e.offset + n + kVector * i) : vdupq_n_s32(0);
             multiplier[i] = vld1q_f32(e.multiplier + n + kVector * i);
         }
     }
 
-    [[gnu::always_inline]] void begin_row(const Epilogue& e, int64_t m) {
+    [[gnu::always_inline]] void begin_row() {
+        // A multiply-add overwrites its addend: loading it for each row is free beside the arithmetic, copying it
+        // from a register is not.
+        asm("" : "+r"(bias));
         if constexpr (by_row) {
-            row_scale = e.rows[m].scale;
-            row_zero_point = static_cast<uint32_t>(e.rows[m].zero_point);
+            row_scale = next_row->scale;
+            row_zero_point = static_cast<uint32_t>(next_row->zero_point);
+            ++next_row;
         }
     }
 
@@ -59,16 +64,12 @@ template <bool by_row, bool has_offset, bool has_bias> struct Columns {
     }
 
     // The columns of vector i, whose sums are at `acc`, before the output's type.
-    template <Activation activation> [[gnu::always_inline]] float32x4_t value(const int32_t* acc, int i) const {
+    template <Activation activation> [[gnu::always_inline]] float32x4_t value(float32x4_t product, int i) const {
         if constexpr (has_bias) {
-            // A multiply-add overwrites its addend: loading it for each row is free beside the
-            // arithmetic, copying it from a register is not.
-            const float* addend = bias;
-            asm("" : "+r"(addend));
-            const float32x4_t linear = vfmaq_f32(vld1q_f32(addend + kVector * i), sum(acc, i), multiplier[i]);
+            const float32x4_t linear = vfmaq_f32(vld1q_f32(bias + kVector * i), product, multiplier[i]);
             return activate<activation>(linear, negative_slope);
         } else {
-            return activate<activation>(vmulq_f32(sum(acc, i), multiplier[i]), negative_slope);
+            return activate<activation>(vmulq_f32(product, multiplier[i]), negative_slope);
         }
     }
 
@@ -77,9 +78,9 @@ template <bool by_row, bool has_offset, bool has_bias> struct Columns {
         if constexpr (activation == Activation::relu) {
             return rounded<Activation::none>(acc, i);
         } else if constexpr (activation != Activation::none) {
-            return vcvtnq_s32_f32(vmulq_f32(value<activation>(acc, i), inverse_scale));
+            return vcvtnq_s32_f32(vmulq_f32(value<activation>(sum(acc, i), i), inverse_scale));
         } else if constexpr (has_bias) {
-            return vcvtnq_s32_f32(value<activation>(acc, i));
+            return vcvtnq_s32_f32(value<activation>(sum(acc, i), i));
         } else {
             const float32x4_t rounder = vdupq_n_f32(kRounder);
             const float32x4_t bits = vfmaq_f32(rounder, sum(acc, i), multiplier[i]);
@@ -111,8 +112,15 @@ void apply_to_all(const Accumulators& acc, int64_t rows, int64_t columns, const 
         if constexpr (sizeof(Out) == 1) {
             store(to, c.template shifted<activation>(from, 0), c.template shifted<activation>(from, 2));
         } else {
+            float32x4_t values[kVectors];
             for (int i = 0; i < kVectors; ++i) {
-                store4(to + kVector * i, c.template value<activation>(from[i], i));
+                values[i] = c.sum(from[i], i);
+            }
+            for (int i = 0; i < kVectors; ++i) {
+                values[i] = c.template value<activation>(values[i], i);
+            }
+            for (int i = 0; i < kVectors; ++i) {
+                store4(to + kVector * i, values[i]);
             }
         }
     };
@@ -133,13 +141,13 @@ void apply_to_all(const Accumulators& acc, int64_t rows, int64_t columns, const 
         };
         if (n + kEpilogueColumns <= columns) {
             for (int64_t m = 0; m < rows; ++m, next_row()) {
-                c.begin_row(e, m);
+                c.begin_row();
                 apply(c, from, to);
             }
         } else {
             for (int64_t m = 0; m < rows; ++m, next_row()) {
                 Out last[kEpilogueColumns];
-                c.begin_row(e, m);
+                c.begin_row();
                 apply(c, from, last);
                 std::memcpy(to, last, static_cast<size_t>(columns - n) * sizeof(Out));
             }

@@ -49,24 +49,20 @@ template <typename T> void quantize_all(const T* x, size_t count, const RowQuant
 
 // vminq and vmaxq return NaN where either operand is.
 template <typename T> Range range_of_all(const T* x, size_t count) {
-    Vectors lowest, highest;
-    T first[kStep] = {};
+    T first[kStep];
     // Fewer values than a vector: the first one stands in for the missing.
     for (size_t i = 0; i < kStep; ++i) {
         first[i] = x[i < count ? i : 0];
     }
-    lowest = highest = load16(first);
-    const auto include = [&](const Vectors& values) {
+    // The last values, some of which may be there twice.
+    const Vectors last = load16(count > kStep ? x + count - kStep : first);
+    Vectors lowest = last, highest = last;
+    for (size_t i = 0; i + kStep <= count; i += kStep) {
+        const Vectors values = load16(x + i);
         for (int j = 0; j < 4; ++j) {
             lowest.v[j] = vminq_f32(lowest.v[j], values.v[j]);
             highest.v[j] = vmaxq_f32(highest.v[j], values.v[j]);
         }
-    };
-    for (size_t i = kStep; i + kStep <= count; i += kStep) {
-        include(load16(x + i));
-    }
-    if (count > kStep) {
-        include(load16(x + count - kStep));
     }
     const auto low = vminq_f32(vminq_f32(lowest.v[0], lowest.v[1]), vminq_f32(lowest.v[2], lowest.v[3]));
     const auto high = vmaxq_f32(vmaxq_f32(highest.v[0], highest.v[1]), vmaxq_f32(highest.v[2], highest.v[3]));

@@ -23,6 +23,7 @@ FIELDS = {field.name for field in dataclasses.fields(DYNAMIC)}
 X = torch.randn(3, 7, 40, generator=torch.Generator().manual_seed(1)) * torch.logspace(-3, 2, 7)[:, None]
 
 
+# By hand, this file ran with torchao 0.14.1 to 0.18.0, too; not all of them have all ways.
 def dynamic_configurations() -> dict[str, Any]:
     """All ways to int8 activations by token that this torchao has."""
     kinds = {"symmetric": SYMMETRIC, "asymmetric": ASYMMETRIC}
