@@ -34,7 +34,8 @@ template <bool by_row, bool has_offset, bool has_bias> struct Columns {
 
     [[gnu::always_inline]] Columns(const Epilogue& e, int64_t n)
         : bias(e.bias + (has_bias ? n : 0)), zero_point(vdupq_n_s16(static_cast<int16_t>(e.zero_point))),
-          inverse_scale(vdupq_n_f32(e.inverse_scale)), negative_slope(vdupq_n_f32(e.post.negative_slope)), next_row(e.rows) {
+          inverse_scale(vdupq_n_f32(e.inverse_scale)), negative_slope(vdupq_n_f32(e.post.negative_slope)),
+          next_row(e.rows) {
         for (int i = 0; i < kVectors; ++i) {
             offset[i] = has_offset ? vld1q_s32(e.offset + n + kVector * i) : vdupq_n_s32(0);
             multiplier[i] = vld1q_f32(e.multiplier + n + kVector * i);
