@@ -41,6 +41,19 @@ def test_quantize(kind, per_channel, dtype):
     assert torch.equal(fresh(x), y)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_autocast(dtype):
+    """A layer keeps the dtype of its input, which float layers before it may have changed."""
+    model = make_model()
+    for options in ({}, {"granularity": "row"}, {"calibrate": lambda m: m(X)}):
+        for skip in ([], [acl_qlinear.report(model).rows[0].name]):
+            ours = acl_qlinear.quantize(model, skip=skip, **options)
+            with torch.no_grad(), torch.autocast("cpu", dtype):
+                y, expected = ours(X), model(X)
+            assert y.dtype == (dtype if skip else torch.float32)
+            assert nn.functional.cosine_similarity(y.flatten().float(), expected.flatten().float(), 0) > 0.999
+
+
 @contextlib.contextmanager
 def defaults(dtype: torch.dtype, device: str) -> Iterator[None]:
     torch.set_default_dtype(dtype)
