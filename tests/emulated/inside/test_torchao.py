@@ -20,7 +20,8 @@ import acl_qlinear
 SYMMETRIC, ASYMMETRIC = ao.MappingType.SYMMETRIC, ao.MappingType.ASYMMETRIC
 DYNAMIC = ao.Int8DynamicActivationInt8WeightConfig
 FIELDS = {field.name for field in dataclasses.fields(DYNAMIC)}
-X = torch.randn(3, 7, 40, generator=torch.Generator().manual_seed(1)) * torch.logspace(-3, 2, 7)[:, None]
+# In fp16, torchao's own sums of larger values are infinite.
+X = torch.randn(3, 7, 40, generator=torch.Generator().manual_seed(1)) * torch.logspace(-3, 1, 7)[:, None]
 
 
 # By hand, this file ran with torchao 0.14.1 to 0.18.0, too; not all of them have all ways.
