@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from .modules import in_range
+
 Options = dict[str, Any]
 
 # How torchao up to 0.17 quantizes activations, by the name of the function that does it.
@@ -22,7 +24,7 @@ _BY_MAPPING: dict[str, Options] = {
     "ASYMMETRIC": {"granularity": "row"},
 }
 _WEIGHT_ONLY = (
-    "torchao multiplies its int8 weight with float activations: quantize_ with Int8DynamicActivationInt8WeightConfig "
+    "torchao multiplies its weight with float activations: quantize_ with Int8DynamicActivationInt8WeightConfig "
     "quantizes those, too"
 )
 
@@ -56,12 +58,19 @@ def int8_layer(module: nn.Module) -> Int8Layer:
 
     Raises ValueError, with the reason, where none of our layers computes the same.
     """
-    weight: Any = module.weight
-    kind = type(weight).__name__
+    kind = type(module.weight).__name__
+    try:
+        return _of_weight(module.weight, kind)
+    except AttributeError as error:
+        raise ValueError(f"its weight is torchao's {kind} of a form that is not known here: {error}") from error
+
+
+def _of_weight(weight: Any, kind: str) -> Int8Layer:
     if kind == "Int8Tensor":
         return _of_int8_tensor(weight)
     if kind == "LinearActivationQuantizedTensor":
-        function, options = weight.input_quant_func.__name__, weight.quant_kwargs
+        function = getattr(weight.input_quant_func, "__name__", repr(weight.input_quant_func))
+        options = weight.quant_kwargs
         if function not in _BY_FUNCTION or options:
             raise ValueError(
                 f"torchao quantizes its activations by {function}({options or ''}), expected int8 by token"
@@ -94,7 +103,8 @@ def _of_int8_tensor(weight: Any) -> Int8Layer:
         if scale.numel() != 1:
             raise ValueError(f"its activations have {scale.numel()} static scales, expected 1")
         zero_point = getattr(weight, "act_quant_zero_point", None)
-        return layer._replace(static=(scale.item(), 0 if zero_point is None else int(zero_point.item())))
+        static = (scale.item(), 0 if zero_point is None else int(zero_point.item()))
+        return layer._replace(static=(in_range("x_scale", static[0]), in_range("x_zero_point", static[1])))
     if granularity != "PerRow":
         raise ValueError(f"torchao finds its activations' scale with {granularity}, expected PerRow")
     return layer._replace(dynamic=_BY_MAPPING[activations.mapping_type.name])

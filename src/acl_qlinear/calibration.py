@@ -2,7 +2,6 @@
 """The ranges of layers' inputs, from a run on typical ones."""
 
 import contextlib
-import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ._defaults import plain_defaults
+from .modules import in_range
 
 _SCHEMES = (torch.per_tensor_affine, torch.per_tensor_symmetric)
 
@@ -63,8 +63,10 @@ class _Input:
     def quantization(self) -> tuple[float, int]:
         """Scale and zero point; sets `obstacle` if there are none."""
         scale, zero_point = self._ask(lambda: [value.item() for value in self.observer.calculate_qparams()])
-        if not 0 < scale < math.inf:
-            self.obstacle = f"the scale of its input is {scale}, expected a finite number above 0"
+        try:
+            in_range("x_scale", scale)
+        except ValueError as error:
+            self.obstacle = f"its {error}"
         return scale, int(zero_point)
 
     def _ask(self, question: Callable[[], Any]) -> Any:

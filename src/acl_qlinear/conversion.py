@@ -17,7 +17,7 @@ from ._torchao import int8_layer, is_of_torchao
 from .calibration import check_observer, observe
 from .inventory import Layer, Types, linear_layers, obstacle
 from .modules import OF_TORCH, CalibratedLinear, DynamicLinear, PackedLinear
-from .ops import check_granularity
+from .ops import check_dynamic, check_flags
 
 _HOOKS = (
     "_forward_hooks", "_forward_hooks_with_kwargs", "_forward_hooks_always_called", "_forward_pre_hooks",
@@ -49,9 +49,10 @@ def convert(model: nn.Module, inplace: bool = False) -> nn.Module:
         A copy, or `model` itself when inplace (another object when the model is itself a layer).
 
     Raises:
-        TypeError: `model` is not a module.
+        TypeError: `model` is not a module; inplace is neither True nor False.
         RuntimeError: The model cannot be copied; inplace=True does without.
     """
+    check_flags(inplace=inplace)
     target = model if inplace else _copy(model)
     new = {}
     # Copies of compiled modules are not compiled.
@@ -107,13 +108,14 @@ def quantize(
 
     Raises:
         TypeError: `model` is not a module; `calibrate` or `observer` is not a function; `types` has something
-            else than subclasses of torch.nn.Linear.
+            else than subclasses of torch.nn.Linear; an option is neither True nor False.
         ValueError: An argument does not go with the others; an observer of another kind; a name in
             `skip` that no linear layer has.
         RuntimeError: An observer failed; or the model cannot be copied, and inplace=True does without.
             As after every error, no layer has been replaced.
     """
-    check_granularity(granularity, reduce_range, symmetric, narrow_range=False)
+    check_flags(per_channel=per_channel, inplace=inplace)
+    check_dynamic(granularity, reduce_range, symmetric, narrow_range=False)
     dynamic = {"reduce_range": reduce_range, "granularity": granularity, "symmetric": symmetric}
     for name, value in dynamic.items():
         if calibrate is not None and value != (default := _DYNAMIC[name]):

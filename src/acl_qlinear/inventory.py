@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The linear layers of a model, and what keeps each of them from being replaced."""
 
-import math
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -13,7 +12,7 @@ from torch.nn.utils import parametrize
 
 from ._defaults import plain_defaults
 from ._torchao import int8_layer, is_of_torchao
-from .modules import OF_TORCH, PackedLinear
+from .modules import OF_TORCH, PackedLinear, in_range
 from .ops import prepack_int8
 
 Types = tuple[type[nn.Linear], ...]
@@ -169,7 +168,7 @@ def _of_structure(module: nn.Linear, types: Types) -> str | None:
             fix = next((fix for suffix, fix in _COMPUTED.items() if name + suffix in state), "the float layer's own")
             return f"its {name} is computed on each call: make it permanent with {fix.format(name=name)}"
         value = module._parameters[name]
-        if value is not None and type(value) is not nn.Parameter:
+        if value is not None and type(value) is not nn.Parameter and not (name == "weight" and is_of_torchao(module)):
             return f"its {name} is a {type(value).__name__}, expected a torch.nn.Parameter"
     more = (module._parameters.keys() | module._buffers.keys() | module._modules.keys()) - {"weight", "bias"}
     return f"it has {', '.join(sorted(more))}, expected nothing besides weight and bias" if more else None
@@ -191,7 +190,11 @@ def _of_values(module: nn.Linear) -> str | None:
 
 def _of_torchao(module: nn.Module) -> str | None:
     if type(module) is not nn.Linear:
-        return "a subclass of torch.nn.Linear with a weight of torchao's, expected torch.nn.Linear"
+        return "a subclass of torch.nn.Linear with a weight of torchao's: make it a torch.nn.Linear before quantize_"
+    if (refusal := _of_structure(module, ())) is not None:
+        return refusal
+    if module.weight.device.type != "cpu":
+        return f"its weight is on {module.weight.device}, expected cpu"
     try:
         layer = int8_layer(module)
     except ValueError as error:
@@ -205,8 +208,10 @@ def _of_torchao(module: nn.Module) -> str | None:
 def _of_quantized(module: nn.Module) -> str | None:
     if (dtype := getattr(module._packed_params, "dtype", torch.qint8)) != torch.qint8:
         return f"module's weight is {dtype}, expected torch.qint8"
-    if not 0 < (scale := getattr(module, "scale", 1.0)) < math.inf:
-        return f"module's output scale is {scale}, expected a finite number above 0"
+    try:
+        in_range("scale", getattr(module, "scale", 1.0))
+    except ValueError as error:
+        return f"its output {error}"
     weight, bias = module.weight(), module.bias()
     if weight.qscheme() == torch.per_tensor_affine:
         scale, zero_point = torch.tensor([weight.q_scale()], dtype=torch.float64), torch.tensor([weight.q_zero_point()])

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from . import float_view
 from ._stable import completed_layer
-from .ops import GRANULARITIES, check_granularity, prepack, prepack_int8, unpack
+from .ops import GRANULARITIES, check_dynamic, prepack, prepack_int8, unpack
 
 # Not their overloads (`.default`): TorchScript compiles no calls of those.
 _linear = torch.ops.acl_qlinear.linear
@@ -48,7 +48,8 @@ def _index_of(words: tuple[str, ...]) -> _Number:
 
 
 _FLAG = _Number(torch.bool, "True or False", lambda value: True)
-_SCALE = _Number(torch.float64, "a finite number above 0", lambda value: 0 < value < math.inf)
+# What the operators take: both a scale and its reciprocal are normal numbers in float32.
+_SCALE = _Number(torch.float64, "a number from 2^-126 to 2^126", lambda value: 2.0**-126 <= value <= 2.0**126)
 _NUMBERS = {
     "activation": _index_of(_ACTIVATIONS),
     "granularity": _index_of(GRANULARITIES),
@@ -97,7 +98,7 @@ class PackedLinear(torch.nn.Module):
         self.has_bias = bias is not None
         self._scales = 1 if weight.qscheme() == torch.per_tensor_affine else self.out_features
         self.activation = activation
-        self.negative_slope = _in_range("negative_slope", float(negative_slope))
+        self.negative_slope = in_range("negative_slope", float(negative_slope))
         self.float_dtype = dtype
 
     @property
@@ -181,7 +182,7 @@ class PackedLinear(torch.nn.Module):
             # Counted, since 0.2.0 saved neither number.
             counts = {"has_bias": parts[3] is not None, "_scales": len(parts[1])}
             state = {**state, **counts, "packed": prepack_int8(*parts)}
-        super().__setstate__(state)
+        super().__setstate__({**self._of_0_2(), **state})
 
     def _parts(self) -> dict[str, Tensor]:
         """The arguments of `prepack_int8` by their keys in a state_dict; without values on the meta device."""
@@ -197,6 +198,13 @@ class PackedLinear(torch.nn.Module):
 
     def _numbers(self) -> tuple[str, ...]:
         return (*self._parameters_of_quantization, "activation", "negative_slope")
+
+    def _of_0_2(self) -> dict[str, Any]:
+        """Attributes that layers had not yet when 0.2.0 pickled them. TorchScript does not see those of a class."""
+        return {}
+
+    def _check_together(self, numbers: dict[str, Any]) -> None:
+        """Raises ValueError, which begins with a name, for numbers that do not go with one another."""
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
@@ -237,6 +245,11 @@ class PackedLinear(torch.nn.Module):
                     new[name] = _number(name, given[name])
                 except (TypeError, ValueError) as error:
                     errors.append((name, f" {error}"))
+        try:
+            self._check_together({name: new.get(name, getattr(self, name)) for name in self._numbers()})
+        except ValueError as error:
+            name, _, rest = str(error).partition(" ")
+            errors.append((name, f" {rest}"))
         if (is_whole := all(name in given for name in _WEIGHT)) and not _is_int8(given["weight_int8"]):
             errors.append(("weight_int8", f" is {_description(given['weight_int8'])}, expected an int8 tensor"))
         elif is_whole and given["weight_int8"].shape != (self.out_features, self.in_features):
@@ -261,8 +274,11 @@ def _description(value: Any) -> str:
     return f"{value.dtype} {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
 
 
-def _in_range(name: str, value: float) -> Any:
-    """A number that an attribute may be."""
+def in_range(name: str, value: float) -> Any:
+    """A number that an attribute of this name may be.
+
+    Raises ValueError for another one.
+    """
     _, expected, is_valid = _NUMBERS[name]
     if not is_valid(value):
         raise ValueError(f"{name} is {value}, expected {expected}")
@@ -309,8 +325,8 @@ class Linear(PackedLinear):
             ValueError: As `acl_qlinear.prepack`; or another activation function, or a number out of range.
         """
         super().__init__(weight, bias, activation, negative_slope)
-        self.scale = _in_range("scale", float(scale))
-        self.zero_point = _in_range("zero_point", int(zero_point))
+        self.scale = in_range("scale", float(scale))
+        self.zero_point = in_range("zero_point", int(zero_point))
 
     @classmethod
     def from_torch(cls, module: torch.nn.Module) -> "Linear":
@@ -343,10 +359,6 @@ class DynamicLinear(PackedLinear):
     """
 
     _parameters_of_quantization = ("reduce_range", "granularity", "symmetric", "narrow_range")
-    # Of a layer that 0.2.0 pickled.
-    granularity = "tensor"
-    symmetric = False
-    narrow_range = False
 
     def __init__(
         self, weight: Tensor, bias: Tensor | None, reduce_range: bool = False,
@@ -371,12 +383,18 @@ class DynamicLinear(PackedLinear):
             ValueError: As `acl_qlinear.prepack`; or another activation function, a number out of range, or an
                 argument that does not go with the granularity.
         """
-        check_granularity(granularity, reduce_range, symmetric, narrow_range)
+        check_dynamic(granularity, reduce_range, symmetric, narrow_range)
         super().__init__(weight, bias, activation, negative_slope, dtype)
         self.reduce_range = bool(reduce_range)
         self.granularity = granularity
         self.symmetric = bool(symmetric)
         self.narrow_range = bool(narrow_range)
+
+    def _of_0_2(self) -> dict[str, Any]:
+        return {"granularity": "tensor", "symmetric": False, "narrow_range": False}
+
+    def _check_together(self, numbers: dict[str, Any]) -> None:
+        check_dynamic(*(numbers[name] for name in ("granularity", "reduce_range", "symmetric", "narrow_range")))
 
     @classmethod
     def from_torch(cls, module: torch.nn.Module) -> "DynamicLinear":
@@ -442,8 +460,8 @@ class CalibratedLinear(PackedLinear):
             ValueError: As `acl_qlinear.prepack`; or another activation function, or a number out of range.
         """
         super().__init__(weight, bias, activation, negative_slope, dtype)
-        self.x_scale = _in_range("x_scale", float(x_scale))
-        self.x_zero_point = _in_range("x_zero_point", int(x_zero_point))
+        self.x_scale = in_range("x_scale", float(x_scale))
+        self.x_zero_point = in_range("x_zero_point", int(x_zero_point))
 
     def forward(self, input: Tensor) -> Tensor:
         """Returns [..., N] for input: [..., K].

@@ -202,7 +202,9 @@ def linear_dynamic(
         v = f((sum_k (x - zx) (w - zw)) * sx * float32(sw) + b)
 
     in float32, from left to right. The last multiplication and the addition are one operation. A row of y then
-    depends on that row of x alone. NaN or infinity in a row of x makes that row of y NaN or infinite.
+    depends on that row of x alone. NaN or infinity in a row of x makes that row of y NaN or infinite. So does a
+    row that is not symmetric and whose range x's dtype does not hold, as in torchao: from -33,000 to 33,000 in
+    float16.
 
     Args:
         x: float32, bfloat16 or float16 [..., K].
@@ -223,7 +225,7 @@ def linear_dynamic(
         TypeError: As `linear`.
         ValueError: As `linear`; an argument that does not go with the granularity.
     """
-    check_granularity(granularity, reduce_range, symmetric, narrow_range)
+    check_dynamic(granularity, reduce_range, symmetric, narrow_range)
     if granularity == "row":
         return _ops.linear_dynamic_row.default(
             x, packed, symmetric, narrow_range, output_dtype, activation, negative_slope
@@ -231,8 +233,16 @@ def linear_dynamic(
     return _ops.linear_dynamic.default(x, packed, reduce_range, output_dtype, activation, negative_slope)
 
 
-def check_granularity(granularity: str, reduce_range: bool, symmetric: bool, narrow_range: bool) -> None:
-    """Raises ValueError for arguments of `linear_dynamic` that do not go together."""
+def check_flags(**flags: bool) -> None:
+    """Raises TypeError for an argument that is neither True nor False: "no" would count as True."""
+    for name, value in flags.items():
+        if not isinstance(value, bool):
+            raise TypeError(f"{name} is {value!r}, expected True or False")
+
+
+def check_dynamic(granularity: str, reduce_range: bool, symmetric: bool, narrow_range: bool) -> None:
+    """Raises TypeError or ValueError for arguments of `linear_dynamic` that are wrong, or do not go together."""
+    check_flags(reduce_range=reduce_range, symmetric=symmetric, narrow_range=narrow_range)
     if granularity not in GRANULARITIES:
         raise ValueError(f"granularity is {granularity!r}, expected one of {', '.join(GRANULARITIES)}")
     if reduce_range and granularity != "tensor":

@@ -171,6 +171,12 @@ def plain(**changes):
             ValueError,
             "reduce_range is True, expected False with granularity 'row'",
         ),
+        (lambda: dynamic(granularity="row", symmetric="no"), TypeError, "symmetric is 'no', expected True or False"),
+        (lambda: dynamic(reduce_range=None), TypeError, "reduce_range is None, expected True or False"),
+        (lambda: dynamic(granularity="row", symmetric=True, narrow_range=2), TypeError, "narrow_range is 2, expected"),
+        (lambda: acl_qlinear.quantize(LINEAR, per_channel="no"), TypeError, "per_channel is 'no', expected True or"),
+        (lambda: acl_qlinear.quantize(LINEAR, inplace=1), TypeError, "inplace is 1, expected True or False"),
+        (lambda: acl_qlinear.convert(LINEAR, inplace="no"), TypeError, "inplace is 'no', expected True or False"),
         (lambda: dynamic(symmetric=True), ValueError, "symmetric is True, expected False with granularity 'tensor'"),
         (
             lambda: dynamic(granularity="row", narrow_range=True),
@@ -490,9 +496,13 @@ def test_views_of_other_values():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda w: acl_qlinear.Linear(w, None, 0.0, 0), "scale is 0.0, expected a finite number above 0"),
+        (lambda w: acl_qlinear.Linear(w, None, 0.0, 0), r"scale is 0.0, expected a number from 2\^-126 to 2\^126"),
+        (
+            lambda w: acl_qlinear.CalibratedLinear(w, None, 1e-40, 0),
+            r"x_scale is 1e-40, expected a number from 2\^-126",
+        ),
         (lambda w: acl_qlinear.Linear(w, None, 0.1, 256), "zero_point is 256, expected -128 to 255"),
-        (lambda w: acl_qlinear.CalibratedLinear(w, None, float("nan"), 0), "x_scale is nan, expected a finite"),
+        (lambda w: acl_qlinear.CalibratedLinear(w, None, float("nan"), 0), "x_scale is nan, expected a number"),
         (lambda w: acl_qlinear.CalibratedLinear(w, None, 0.1, 300), "x_zero_point is 300, expected -128 to 127"),
         (
             lambda w: acl_qlinear.DynamicLinear(w, None, negative_slope=float("inf")),

@@ -68,12 +68,21 @@ def test_state_dict_that_does_not_fit_changes_nothing(kind):
         ({"activation": torch.tensor(7)}, "fc.activation is 7, expected 0 to 6"),
         ({"activation": torch.zeros(2)}, r"fc.activation is torch.float32 \[2\], expected a tensor with one number"),
         ({"negative_slope": nan}, "fc.negative_slope is nan, expected a finite number"),
-        *(({name: infinite}, f"fc.{name} is inf, expected a finite number above 0") for name in ("scale", "x_scale")),
+        *(({name: infinite}, rf"fc.{name} is inf, expected a number from 2\^-126") for name in ("scale", "x_scale")),
         ({"zero_point": torch.tensor(300)}, "fc.zero_point is 300, expected -128 to 255"),
         ({"x_zero_point": torch.tensor(128)}, "fc.x_zero_point is 128, expected -128 to 127"),
         ({"reduce_range": torch.tensor(1)}, "fc.reduce_range is torch.int64, expected torch.bool"),
         ({"granularity": torch.tensor(2)}, "fc.granularity is 2, expected 0 to 1"),
         ({"symmetric": torch.tensor(1)}, "fc.symmetric is torch.int64, expected torch.bool"),
+        (
+            {"granularity": torch.tensor(1), "reduce_range": torch.tensor(True)},
+            "fc.reduce_range is True, expected False with granularity 'row'",
+        ),
+        ({"symmetric": torch.tensor(True)}, "fc.symmetric is True, expected False with granularity 'tensor'"),
+        (
+            {"granularity": torch.tensor(1), "reduce_range": torch.tensor(False), "narrow_range": torch.tensor(True)},
+            "fc.narrow_range is True, expected False without symmetric=True",
+        ),
         ({"weight_scale": None}, "Missing key.*fc.weight_scale"),
         ({"extra": torch.zeros(1)}, "Unexpected key.*fc.extra"),
     ]
@@ -117,6 +126,17 @@ def test_state_dict_that_version_0_2_saved(kind, bias):
     kept = layers_of_each_kind(bias, seed=1)[kind].state_dict()
     expected = {key: (state if key in old or key.startswith(("weight", "bias")) else kept)[key] for key in state}
     assert all(torch.equal(value, expected[key]) for key, value in other.state_dict().items())
+
+
+def test_layers_that_version_0_2_pickled():
+    """They had no granularity."""
+    layer = acl_qlinear.quantize(nn.Linear(8, 4))
+    new = type(layer).__new__(type(layer))
+    added = ("granularity", "symmetric", "narrow_range")
+    new.__setstate__({name: value for name, value in layer.__getstate__().items() if name not in added})
+    x = torch.randn(3, 8)
+    for other in (new, torch.jit.script(new), pickle.loads(pickle.dumps(new))):
+        assert torch.equal(other(x), layer(x))
 
 
 @pytest.mark.parametrize("kind", KINDS)

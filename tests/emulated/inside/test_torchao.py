@@ -3,7 +3,9 @@
 
 import copy
 import dataclasses
+import functools
 import gc
+import re
 import weakref
 from typing import Any
 
@@ -12,6 +14,7 @@ import pytest
 import torch
 from test_operators import ROWS, by_row, rows_of_every_size
 from torch import nn
+from torch.nn.utils import prune
 from torchao import quantization as ao
 from torchao.quantization import quant_primitives as primitives
 
@@ -111,7 +114,7 @@ def test_static():
 
 def refused() -> dict[str, tuple[Any, str]]:
     table = {
-        "weight only": (ao.Int8WeightOnlyConfig(), "torchao multiplies its int8 weight with float activations"),
+        "weight only": (ao.Int8WeightOnlyConfig(), "torchao multiplies its weight with float activations"),
         "int4": (
             ao.Int8DynamicActivationIntxWeightConfig(weight_dtype=torch.int4, weight_granularity=ao.PerGroup(8)),
             "",
@@ -136,6 +139,53 @@ def test_what_computes_something_else_is_left(kind):
     rows = acl_qlinear.report(ours).others
     assert len(rows) == 3 and all(reason in row.status and "torchao" in row.status for row in rows), rows
     assert torch.equal(ours(X), theirs(X))
+
+
+class Subclass(nn.Linear):
+    pass
+
+
+def odd_layers() -> dict[str, tuple[Any, str]]:
+    """What may be done to a layer of torchao's, and what is said of it."""
+
+    def static(layer, **attributes):
+        config = ao.Int8StaticActivationInt8WeightConfig(
+            torch.tensor([[0.02]]), granularity=[ao.PerTensor(), ao.PerRow()]
+        )
+        layer.weight = nn.Parameter(torch.randn(33, 24))
+        ao.quantize_(layer, config)
+        vars(layer.weight).update(attributes)
+
+    def by_function(layer, function):
+        layer.weight.input_quant_func = function
+
+    return {
+        "submodule": (lambda m: m.add_module("adapter", nn.Linear(2, 2)), "it has adapter, expected nothing besides"),
+        "buffer": (lambda m: m.register_buffer("gain", torch.ones(1)), "it has gain, expected nothing besides"),
+        "pruned bias": (lambda m: prune.random_unstructured(m, "bias", 0.5), "its bias is computed on each call"),
+        "subclass": (lambda m: setattr(m, "__class__", Subclass), "a subclass of torch.nn.Linear"),
+        "meta": (lambda m: m.to("meta"), "its weight is on meta, expected cpu"),
+        "function": (lambda m: by_function(m, functools.partial(print)), r"by functools.partial\(<built-in"),
+        "scale 0": (lambda m: static(m, act_quant_scale=torch.zeros(1)), "x_scale is 0.0, expected a number from"),
+        "NaN": (lambda m: static(m, act_quant_scale=torch.full((1,), torch.nan)), "x_scale is nan, expected a number"),
+        "small": (lambda m: static(m, act_quant_scale=torch.full((1,), 1e-40)), "x_scale is .*e-41, expected a number"),
+        "zero point": (lambda m: static(m, act_quant_zero_point=torch.tensor(300)), "x_zero_point is 300, expected"),
+        "other form": (lambda m: delattr(m.weight, "input_quant_func"), "LinearActivationQuantizedTensor of a form"),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", odd_layers())
+def test_a_layer_that_is_not_as_others_is_left_alone_and_named(kind):
+    change, reason = odd_layers()[kind]
+    theirs = quantized(DYNAMIC(version=1))
+    change(theirs[4])
+    for replaced in ([], ["0", "2"]):
+        report = acl_qlinear.report(theirs)
+        row = next(row for row in report.rows if row.name == "4")
+        assert re.search(reason, row.status), row
+        assert [row.name for row in report.replaced] == replaced
+        # In place, since not all of these can be copied.
+        acl_qlinear.convert(theirs, inplace=True)
 
 
 def test_quantize_leaves_layers_of_torchaos_and_says_so():
