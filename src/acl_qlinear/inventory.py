@@ -170,7 +170,12 @@ def _of_structure(module: nn.Linear, types: Types) -> str | None:
         value = module._parameters[name]
         if value is not None and type(value) is not nn.Parameter and not (name == "weight" and is_of_torchao(module)):
             return f"its {name} is a {type(value).__name__}, expected a torch.nn.Parameter"
-    more = (module._parameters.keys() | module._buffers.keys() | module._modules.keys()) - {"weight", "bias"}
+    return _more_than(module, {"weight", "bias"})
+
+
+def _more_than(module: nn.Module, own: set[str]) -> str | None:
+    """What a layer has that none of ours would keep."""
+    more = (module._parameters.keys() | module._buffers.keys() | module._modules.keys()) - own
     return f"it has {', '.join(sorted(more))}, expected nothing besides weight and bias" if more else None
 
 
@@ -206,6 +211,8 @@ def _of_torchao(module: nn.Module) -> str | None:
 
 
 def _of_quantized(module: nn.Module) -> str | None:
+    if (refusal := _more_than(module, {"_packed_params"})) is not None:
+        return refusal
     if (dtype := getattr(module._packed_params, "dtype", torch.qint8)) != torch.qint8:
         return f"module's weight is {dtype}, expected torch.qint8"
     try:

@@ -176,6 +176,17 @@ def test_report_says_why():
     ]
 
 
+@pytest.mark.parametrize("kind", ["eager static per tensor", "eager dynamic per channel"])
+def test_layers_with_more_than_weight_and_bias_stay(kind):
+    model = TORCH_MODELS[kind]()
+    model.a.adapter = nn.Identity()
+    model.rest[0].register_buffer("gain", torch.ones(1))
+    report = acl_qlinear.report(acl_qlinear.convert(model))
+    reasons = {row.name: row.status for row in report.others}
+    expected = "it has {}, expected nothing besides weight and bias"
+    assert reasons == {"a": expected.format("adapter"), "rest.0": expected.format("gain")}
+
+
 def fp16_works() -> bool:
     try:
         torch.ao.nn.quantized.dynamic.Linear(4, 4, dtype=torch.float16)
