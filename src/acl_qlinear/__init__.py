@@ -2,8 +2,9 @@
 """int8 linear layers for PyTorch on AArch64, on Arm Compute Library.
 
 `quantize(model)` makes the linear layers of an fp32 model int8; `convert(model)` takes over
-those that PyTorch has quantized. `Linear`, `DynamicLinear` and `CalibratedLinear` are the
-layers, `prepack`, `linear` and their like the operators below them.
+those that PyTorch or torchao has quantized. `compare` tells what that costs in accuracy.
+`Linear`, `DynamicLinear` and `CalibratedLinear` are the layers, `prepack`, `linear` and their
+like the operators below them.
 """
 
 from ._build import VERSION as __version__
@@ -12,6 +13,7 @@ from ._load import load
 load()
 
 # The operators must exist first.
+from .comparison import Comparison, LayerComparison, compare  # noqa: E402
 from .conversion import convert, quantize  # noqa: E402
 from .modules import CalibratedLinear, DynamicLinear, Linear, PackedLinear  # noqa: E402
 from .ops import (  # noqa: E402
@@ -27,7 +29,7 @@ from .ops import (  # noqa: E402
 from .reports import LayerStatus, Report, report  # noqa: E402
 
 __all__ = [
-    "CalibratedLinear", "DynamicLinear", "LayerStatus", "Linear", "PackedLinear", "Report", "__version__",
-    "convert", "fallback_calls", "forbid_fallback", "linear", "linear_dynamic", "linear_int8", "prepack",
-    "prepack_int8", "quantize", "report", "unpack",
+    "CalibratedLinear", "Comparison", "DynamicLinear", "LayerComparison", "LayerStatus", "Linear", "PackedLinear",
+    "Report", "__version__", "compare", "convert", "fallback_calls", "forbid_fallback", "linear", "linear_dynamic",
+    "linear_int8", "prepack", "prepack_int8", "quantize", "report", "unpack",
 ]  # fmt: skip

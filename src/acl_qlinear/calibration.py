@@ -93,7 +93,7 @@ def observe(
 
     handles = [module.register_forward_pre_hook(watch, with_kwargs=True) for module in inputs]
     try:
-        with torch.no_grad(), _without_fast_path():
+        with torch.no_grad(), without_fast_path():
             calibrate(model)
     finally:
         for handle in handles:
@@ -104,7 +104,7 @@ def observe(
 
 
 @contextlib.contextmanager
-def _without_fast_path() -> Iterator[None]:
+def without_fast_path() -> Iterator[None]:
     """PyTorch's fast path for encoders calls no linear layers, and makes nested tensors."""
     before = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
