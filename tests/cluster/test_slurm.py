@@ -51,12 +51,16 @@ def references(target: Path, costs: dict[str, float]) -> str:
     return f"Speed.references={target}"
 
 
+def kept_costs() -> dict[str, float]:
+    """What the cases of SHAPES cost in tests/cost_baseline.json."""
+    kept = json.loads((ROOT / "tests/cost_baseline.json").read_text())[f"neoverse_v1-{TORCH}"]
+    return {name: cost for name, cost in kept.items() if name.startswith(("1×64×64 ", "8×768×768 "))}
+
+
 @pytest.fixture(scope="module")
 def measured(reframe: Callable[..., str], slurm: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Correctness and Speed on the cluster, against tests/cost_baseline.json; the report that Speed's task wrote."""
-    kept = json.loads((ROOT / "tests/cost_baseline.json").read_text())[f"neoverse_v1-{TORCH}"]
-    costs = {name: cost for name, cost in kept.items() if name.startswith(("1×64×64 ", "8×768×768 "))}
-    assert len(costs) == 12
+    costs = kept_costs()
     file = tmp_path_factory.mktemp("references") / "references.json"
     options = [
         "-r",
@@ -77,7 +81,8 @@ def measured(reframe: Callable[..., str], slurm: Path, tmp_path_factory: pytest.
 @pytest.mark.skipif(emulator.NATIVE, reason="references are of an emulated CPU")
 def test_correctness_and_speed(measured: Path) -> None:
     report = json.loads(measured.read_text())
-    assert report["node"].startswith("arm") and report["cpu"] == "neoverse-v1" and len(report["cases"]) == 12
+    assert report["node"].startswith("arm") and report["cpu"] == "neoverse-v1"
+    assert len(report["cases"]) == len(kept_costs()) > 0
 
 
 @pytest.mark.skipif(emulator.NATIVE, reason="references are of an emulated CPU")
