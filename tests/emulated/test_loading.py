@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -51,13 +52,15 @@ def test_wrong_pytorch(installed: Installed, run_in: Run) -> None:
     assert f"built for PyTorch {TORCH}, and PyTorch 2.5.1 is installed" in last
 
 
-def test_missing_acl(installed: Installed, run_in: Run, tmp_path: Path) -> None:
-    # A copy, since other tests use the prefix at the same time.
-    home = tmp_path / "prefix"
-    shutil.copytree(installed("armv8_2a", TORCH), home, symlinks=True, copy_function=os.link)
-    (soname,) = (link for link in (home / "lib").glob("libarm_compute.so.*") if link.is_symlink())
-    soname.unlink()
-    done = run_in(home, ["python", "-c", "import acl_qlinear"], emulator.CPUS["armv8_2a"][0])
+def test_missing_acl(installed: Installed, run_in: Run) -> None:
+    prefix = installed("armv8_2a", TORCH)
+    # A copy, since other tests use the prefix at the same time; beside it, since links stay in one file system.
+    with tempfile.TemporaryDirectory(dir=prefix.parent) as folder:
+        home = Path(folder) / "prefix"
+        shutil.copytree(prefix, home, symlinks=True, copy_function=os.link)
+        (soname,) = (link for link in (home / "lib").glob("libarm_compute.so.*") if link.is_symlink())
+        soname.unlink()
+        done = run_in(home, ["python", "-c", "import acl_qlinear"], emulator.CPUS["armv8_2a"][0])
     last = done.stderr.splitlines()[-1]
     assert done.returncode == 1 and last.startswith("ImportError") and soname.name in last
     assert "conda install --force-reinstall" in last
