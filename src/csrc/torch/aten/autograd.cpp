@@ -63,24 +63,32 @@ decltype(auto) call_below(const c10::TypedOperatorHandle<Signature>& op, c10::Di
     return op.redispatch(keys & c10::after_ADInplaceOrView_keyset, std::forward<Arguments>(arguments)...);
 }
 
-// `function` with x as its first argument, which is the only one that may require a gradient. op: its operator;
-// name: what errors call it.
-template <const char* const& op, const char* const& name, auto function> struct WithoutGradient;
-
-template <const char* const& op, const char* const& name, typename... Rest, Tensor (*function)(const Tensor&, Rest...)>
-struct WithoutGradient<op, name, function> {
-    static Tensor call(c10::DispatchKeySet keys, const Tensor& x, Rest... rest) {
-        if (is_direct(keys, x)) {
-            return function(x, rest...);
-        }
-        static const auto handle = find_operator<Tensor(const Tensor&, Rest...)>(op);
-        return without_gradient(name, x, call_below(handle, keys, x, rest...));
-    }
+// Operators whose first argument is the only one that may require a gradient. op: the name; name: what errors say.
+struct LinearInt8 {
+    static constexpr auto function = linear_int8;
+    static constexpr const char *op = "acl_qlinear::linear_int8", *name = op;
+};
+struct LinearDynamic {
+    static constexpr auto function = linear_dynamic;
+    static constexpr const char *op = "acl_qlinear::linear_dynamic", *name = op;
+};
+struct LinearDynamicRow {
+    static constexpr auto function = linear_dynamic_row;
+    static constexpr const char *op = "acl_qlinear::linear_dynamic_row", *name = LinearDynamic::name;
 };
 
-constexpr const char* kLinearInt8 = "acl_qlinear::linear_int8";
-constexpr const char* kLinearDynamic = "acl_qlinear::linear_dynamic";
-constexpr const char* kLinearDynamicRow = "acl_qlinear::linear_dynamic_row";
+template <typename Operator, typename Signature = std::remove_pointer_t<decltype(Operator::function)>>
+struct WithoutGradient;
+
+template <typename Operator, typename... Rest> struct WithoutGradient<Operator, Tensor(const Tensor&, Rest...)> {
+    static Tensor call(c10::DispatchKeySet keys, const Tensor& x, Rest... rest) {
+        if (is_direct(keys, x)) {
+            return Operator::function(x, rest...);
+        }
+        static const auto op = find_operator<Tensor(const Tensor&, Rest...)>(Operator::op);
+        return without_gradient(Operator::name, x, call_below(op, keys, x, rest...));
+    }
+};
 
 void linear_int8_out_autograd(c10::DispatchKeySet keys, const Tensor& x, double x_scale, int64_t x_zero_point,
                               const Tensor& packed, double output_scale, int64_t output_zero_point, Text activation,
@@ -100,10 +108,10 @@ void linear_int8_out_autograd(c10::DispatchKeySet keys, const Tensor& x, double 
 void implement_autograd(torch::Library& m) {
     // Quantized tensors require no gradient.
     m.impl("linear", torch::CppFunction::makeFallthrough());
-    m.impl("linear_int8", WithoutGradient<kLinearInt8, kLinearInt8, linear_int8>::call);
+    m.impl("linear_int8", WithoutGradient<LinearInt8>::call);
     m.impl("linear_int8_out", linear_int8_out_autograd);
-    m.impl("linear_dynamic", WithoutGradient<kLinearDynamic, kLinearDynamic, linear_dynamic>::call);
-    m.impl("linear_dynamic_row", WithoutGradient<kLinearDynamicRow, kLinearDynamic, linear_dynamic_row>::call);
+    m.impl("linear_dynamic", WithoutGradient<LinearDynamic>::call);
+    m.impl("linear_dynamic_row", WithoutGradient<LinearDynamicRow>::call);
 }
 
 } // namespace acl_qlinear::operators
