@@ -10,7 +10,7 @@ from .messages import CiError, log
 from .processes import run
 
 # By Debian's packages; zipinfo is what it lists a package with.
-DIFFOSCOPE = {"diffoscope": "diffoscope-minimal", "zipinfo": "unzip"}
+DIFFOSCOPE = {"diffoscope": "diffoscope-minimal", "zipinfo": "unzip", "zstd": "zstd"}
 
 
 def _is_there(name: str) -> bool:
