@@ -9,7 +9,7 @@ from pathlib import Path
 from .messages import CiError, log
 from .processes import run
 
-# By Debian's packages; zipinfo is what it lists a package with.
+# By Debian's packages; it reads a .conda file with zipinfo and zstd.
 DIFFOSCOPE = {"diffoscope": "diffoscope-minimal", "zipinfo": "unzip", "zstd": "zstd"}
 
 
