@@ -34,15 +34,15 @@ class Int8Layer(NamedTuple):
 
     Attributes:
         weight: int8 [N, K].
-        scale: float [1] or [N].
-        zero_point: Integers, as scale; None for 0.
+        scale: float64 [1] or [N].
+        zero_point: As scale.
         dynamic: Arguments of `DynamicLinear`; None for a static layer.
         static: Scale and zero point of a static layer's input.
     """
 
     weight: Tensor
     scale: Tensor
-    zero_point: Tensor | None
+    zero_point: Tensor
     dynamic: Options | None = None
     static: tuple[float, int] | None = None
 
@@ -84,8 +84,7 @@ def _of_weight(weight: Any, kind: str) -> Int8Layer:
 def _of_affine_tensor(weight: Any) -> Int8Layer:
     if type(weight).__name__ != "AffineQuantizedTensor":
         raise ValueError(f"its weight is torchao's {type(weight).__name__}, expected int8 weights")
-    values, scale, zero_point = weight.tensor_impl.get_plain()
-    return _checked(Int8Layer(values, scale, zero_point), weight.shape, weight.block_size)
+    return _layer(weight, *weight.tensor_impl.get_plain())
 
 
 def _of_int8_tensor(weight: Any) -> Int8Layer:
@@ -96,32 +95,29 @@ def _of_int8_tensor(weight: Any) -> Int8Layer:
         raise ValueError("torchao scales its input first (act_pre_scale), expected no such scale")
     if getattr(activations, "reduce_range", False):
         raise ValueError("torchao quantizes its activations to 7 bits (reduce_range), expected 8")
-    layer = Int8Layer(weight.qdata, weight.scale, getattr(weight, "zero_point", None))
-    layer = _checked(layer, weight.shape, weight.block_size)
-    granularity = type(activations.granularity).__name__
+    layer = _layer(weight, weight.qdata, weight.scale, getattr(weight, "zero_point", None))
     if (scale := getattr(weight, "act_quant_scale", None)) is not None:
         if scale.numel() != 1:
             raise ValueError(f"its activations have {scale.numel()} static scales, expected 1")
         zero_point = getattr(weight, "act_quant_zero_point", None)
         static = (scale.item(), 0 if zero_point is None else int(zero_point.item()))
         return layer._replace(static=(in_range("x_scale", static[0]), in_range("x_zero_point", static[1])))
-    if granularity != "PerRow":
+    if (granularity := type(activations.granularity).__name__) != "PerRow":
         raise ValueError(f"torchao finds its activations' scale with {granularity}, expected PerRow")
     return layer._replace(dynamic=_BY_MAPPING[activations.mapping_type.name])
 
 
-def _checked(layer: Int8Layer, shape: torch.Size, block_size: Any) -> Int8Layer:
-    N, K = shape
-    if layer.weight.dtype != torch.int8 or layer.weight.shape != shape:
-        raise ValueError(f"its weight is {layer.weight.dtype} {list(layer.weight.shape)}, expected int8 [{N}, {K}]")
-    if tuple(block_size) not in ((1, K), (N, K)):
+def _layer(weight: Any, values: Tensor, scale: Tensor, zero_point: Tensor | None) -> Int8Layer:
+    """The layer of a weight of torchao's that is made of these."""
+    N, K = weight.shape
+    if values.dtype != torch.int8 or values.shape != weight.shape:
+        raise ValueError(f"its weight is {values.dtype} {list(values.shape)}, expected int8 [{N}, {K}]")
+    if tuple(weight.block_size) not in ((1, K), (N, K)):
         raise ValueError(
-            f"its weight has a scale for each block of {list(block_size)}, expected one for each row, or for all"
+            f"its weight has a scale for each block of {list(weight.block_size)}, expected one for each row, or for all"
         )
-    zero_point = layer.zero_point
-    # A tensor without elements stands for none in torchao.
-    if zero_point is not None and not zero_point.numel():
-        zero_point = None
-    return layer._replace(
-        scale=layer.scale.detach().double().flatten(), zero_point=None if zero_point is None else zero_point.flatten()
-    )
+    scale = scale.detach().double().flatten()
+    # A tensor without elements stands for none in torchao, too.
+    if zero_point is None or not zero_point.numel():
+        zero_point = torch.zeros_like(scale, dtype=torch.int64)
+    return Int8Layer(values, scale, zero_point.flatten())

@@ -4,7 +4,7 @@
 import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -110,37 +110,23 @@ def compare(float_model: nn.Module, int8_model: nn.Module, inputs: Iterable[Any]
     for name, model in (("float_model", float_model), ("int8_model", int8_model)):
         if isinstance(model, nn.Module) and model.training:
             raise ValueError(f"{name} is in training mode, expected {name}.eval()")
-    layers = _pairs(float_model, int8_model)
-    alone, within = {name: _Ratio() for name in layers}, {name: _Ratio() for name in layers}
+    pairs = _pairs(float_model, int8_model)
     output = _Ratio()
     is_empty = True
     with torch.no_grad(), without_fast_path():
         for given in inputs:
             is_empty = False
-            expected: dict[str, list[Tensor]] = {name: [] for name in layers}
-
-            def see_float(name: str, x: Tensor, y: Tensor, expected: Any = expected) -> None:
-                expected[name].append(y)
-                alone[name].add(y, layers[name][1].forward(x))
-
-            def see_int8(name: str, x: Tensor, y: Tensor, expected: Any = expected) -> None:
-                if not expected[name]:
-                    raise ValueError(
-                        f"layer {name or '(model)'} is called more often in int8_model than in float_model"
-                    )
-                within[name].add(expected[name].pop(0), y, name)
-
-            with _watched({name: pair[0] for name, pair in layers.items()}, see_float):
+            with _watched({pair.float_layer: pair.see_float for pair in pairs}):
                 float_output = _call(float_model, given)
-            with _watched({name: pair[1] for name, pair in layers.items()}, see_int8):
+            with _watched({pair.int8_layer: pair.see_int8 for pair in pairs}):
                 int8_output = _call(int8_model, given)
-            if left := [name for name, outputs in expected.items() if outputs]:
-                raise ValueError(f"layer {left[0] or '(model)'} is called less often in int8_model than in float_model")
+            for pair in pairs:
+                pair.check_calls()
             for y, z in zip(_floats(float_output), _floats(int8_output), strict=True):
                 output.add(y, z)
     if is_empty:
         raise ValueError("inputs is empty, expected one or more")
-    return Comparison([LayerComparison(name, alone[name].dB, within[name].dB) for name in layers], output.dB)
+    return Comparison([LayerComparison(pair.name, pair.alone.dB, pair.within.dB) for pair in pairs], output.dB)
 
 
 class _Ratio:
@@ -150,12 +136,7 @@ class _Ratio:
         self.signal = self.noise = 0.0
         self.is_empty = True
 
-    def add(self, expected: Tensor, got: Tensor, name: str = "") -> None:
-        if expected.shape != got.shape:
-            raise ValueError(
-                f"layer {name or '(model)'} returns {list(got.shape)} in int8_model, expected {list(expected.shape)}, "
-                "as in float_model"
-            )
+    def add(self, expected: Tensor, got: Tensor) -> None:
         expected = expected.double()
         self.is_empty = self.is_empty and not expected.numel()
         self.signal += expected.square().sum().item()
@@ -170,10 +151,42 @@ class _Ratio:
         return 10 * math.log10(self.signal / self.noise) if self.signal else -math.inf
 
 
-def _pairs(float_model: nn.Module, int8_model: nn.Module) -> dict[str, tuple[nn.Module, nn.Module]]:
-    """The float layer and the int8 one, by name."""
+@dataclass
+class _Pair:
+    """A float layer and the int8 one, how far they are apart, and what the float one has returned for an input."""
+
+    name: str
+    float_layer: nn.Module
+    int8_layer: nn.Module
+    alone: _Ratio = field(default_factory=_Ratio)
+    within: _Ratio = field(default_factory=_Ratio)
+    outputs: list[Tensor] = field(default_factory=list)
+
+    def see_float(self, x: Tensor, y: Tensor) -> None:
+        self.outputs.append(y)
+        self.alone.add(y, self.int8_layer.forward(x))
+
+    def see_int8(self, x: Tensor, y: Tensor) -> None:
+        if not self.outputs:
+            raise ValueError(f"{self} is called more often in int8_model than in float_model")
+        expected = self.outputs.pop(0)
+        if expected.shape != y.shape:
+            raise ValueError(
+                f"{self} returns {list(y.shape)} in int8_model, expected {list(expected.shape)}, as in float_model"
+            )
+        self.within.add(expected, y)
+
+    def check_calls(self) -> None:
+        if self.outputs:
+            raise ValueError(f"{self} is called less often in int8_model than in float_model")
+
+    def __str__(self) -> str:
+        return f"layer {self.name or '(model)'}"
+
+
+def _pairs(float_model: nn.Module, int8_model: nn.Module) -> list[_Pair]:
     floats = {name: layer.module for layer in linear_layers(float_model) for name in layer.names}
-    pairs = {}
+    pairs = []
     for layer in linear_layers(int8_model):
         if isinstance(layer.module, (DynamicLinear, CalibratedLinear)):
             name = layer.names[0]
@@ -181,21 +194,21 @@ def _pairs(float_model: nn.Module, int8_model: nn.Module) -> dict[str, tuple[nn.
                 raise ValueError(
                     f"int8_model has layer {name or '(model)'}, expected a float one of that name in float_model"
                 )
-            pairs[name] = (floats[name], layer.module)
+            pairs.append(_Pair(name, floats[name], layer.module))
     if not pairs:
         raise ValueError("int8_model has no int8 layers between floats, expected what acl_qlinear.quantize returned")
     return pairs
 
 
 @contextmanager
-def _watched(layers: dict[str, nn.Module], see: Callable[[str, Tensor, Tensor], None]) -> Iterator[None]:
-    """Calls see(name, input, output) after each call of a layer."""
+def _watched(layers: dict[nn.Module, Callable[[Tensor, Tensor], None]]) -> Iterator[None]:
+    """Calls a layer's function with its input and output after each of its calls."""
+
+    def hook(module: nn.Module, args: Any, kwargs: Any, y: Tensor) -> None:
+        layers[module](args[0] if args else next(iter(kwargs.values())), y)
+
     with ExitStack() as stack:
-        for name, layer in layers.items():
-
-            def hook(module: nn.Module, args: Any, kwargs: Any, y: Tensor, name: str = name) -> None:
-                see(name, args[0] if args else next(iter(kwargs.values())), y)
-
+        for layer in layers:
             stack.callback(layer.register_forward_hook(hook, with_kwargs=True).remove)
         yield
 

@@ -15,8 +15,8 @@ from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from ._defaults import plain_defaults
 from ._torchao import int8_layer, is_of_torchao
 from .calibration import check_observer, observe
-from .inventory import Layer, Types, linear_layers, obstacle
-from .modules import OF_TORCH, CalibratedLinear, DynamicLinear, PackedLinear
+from .inventory import Layer, Types, float32_bias, linear_layers, obstacle
+from .modules import OF_TORCH, CalibratedLinear, DynamicLinear, PackedLinear, qint8_weight
 from .ops import check_dynamic, check_flags
 
 _HOOKS = (
@@ -160,12 +160,8 @@ def quantize(
 
 def _from_torchao(module: nn.Linear) -> PackedLinear:
     values, scale, zero_point, dynamic, static = int8_layer(module)
-    zero_point = torch.zeros(scale.shape) if zero_point is None else zero_point
-    if len(scale) == 1:
-        weight = torch._make_per_tensor_quantized_tensor(values, scale.item(), int(zero_point.item()))
-    else:
-        weight = torch._make_per_channel_quantized_tensor(values, scale, zero_point.long(), 0)
-    bias = None if module.bias is None else module.bias.detach().float()
+    weight = qint8_weight(values, scale, zero_point)
+    bias = float32_bias(module)
     if static is not None:
         return CalibratedLinear(weight, bias, *static, dtype=module.weight.dtype)
     assert dynamic is not None
@@ -191,7 +187,7 @@ def _quantized(
     """A float layer as int8: static where scale and zero point of its input are given."""
     assert isinstance(module, nn.Linear)
     weight, dtype = quantized_weight(module, per_channel), module.weight.dtype
-    bias = None if module.bias is None else module.bias.detach().float()
+    bias = float32_bias(module)
     if input is None:
         return DynamicLinear(weight, bias, dtype=dtype, **dynamic)
     return CalibratedLinear(weight, bias, *input, dtype=dtype)

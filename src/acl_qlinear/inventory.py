@@ -13,7 +13,7 @@ from torch.nn.utils import parametrize
 from ._defaults import plain_defaults
 from ._torchao import int8_layer, is_of_torchao
 from .modules import OF_TORCH, PackedLinear, in_range
-from .ops import prepack_int8
+from .ops import FLOATS, prepack_int8
 
 Types = tuple[type[nn.Linear], ...]
 
@@ -26,8 +26,6 @@ _COMPUTED = {
     "_g": "torch.nn.utils.remove_weight_norm(layer)",
     "_u": "torch.nn.utils.remove_spectral_norm(layer)",
 }
-# What a layer between floats takes.
-_FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 _OF_EVERY_MODULE = frozenset(vars(nn.Module()))
 
 
@@ -84,10 +82,10 @@ def obstacle(layer: Layer, types: Types = ()) -> str | None:
         return f"kept in {layer.place}, which is not a submodule: use nn.ModuleList or nn.ModuleDict"
     if "forward" in vars(module):
         return "its forward was replaced by another function: quantize before that"
-    if is_of_torchao(module):
-        return _of_torchao(module)
     if isinstance(module, nn.Linear):
-        return _of_structure(module, types) or _of_values(module)
+        if is_of_torchao(module):
+            return _of_torchao(module)
+        return _of_structure(module, types) or _of_tensors(module) or _of_values(module)
     if any(type(module) in known for known in OF_TORCH.values()):
         return _of_quantized(module)
     return _OTHER
@@ -104,6 +102,11 @@ def walk(
     for child_name, child in module._modules.items():
         if child is not None:
             yield from walk(child, f"{name}.{child_name}" if name else child_name, above)
+
+
+def float32_bias(module: nn.Linear) -> Tensor | None:
+    """A float layer's bias as `prepack` takes it."""
+    return None if module.bias is None else module.bias.detach().float()
 
 
 def is_linear(module: nn.Module) -> bool:
@@ -179,35 +182,35 @@ def _more_than(module: nn.Module, own: set[str]) -> str | None:
     return f"it has {', '.join(sorted(more))}, expected nothing besides weight and bias" if more else None
 
 
-def _of_values(module: nn.Linear) -> str | None:
-    weight, bias = module.weight.detach(), None if module.bias is None else module.bias.detach()
-    if weight.dtype not in _FLOATS:
-        return f"its weight is {weight.dtype}, expected torch.float32, torch.bfloat16 or torch.float16"
-    for name, value in (("weight", weight), ("bias", bias)):
+def _of_tensors(module: nn.Linear) -> str | None:
+    """What of the dtype or a device of a layer between floats none of ours takes."""
+    if (dtype := module.weight.dtype) not in FLOATS:
+        return f"its weight is {dtype}, expected torch.float32, torch.bfloat16 or torch.float16"
+    for name, value in module._parameters.items():
         if value is not None and value.device.type != "cpu":
             return f"its {name} is on {value.device}, expected cpu"
-    refusal = _refusal(weight.shape, torch.ones(1), None, None if bias is None else bias.float())
+    return None
+
+
+def _of_values(module: nn.Linear) -> str | None:
+    weight = module.weight.detach()
+    refusal = _refusal(weight.shape, torch.ones(1), None, float32_bias(module))
     if refusal is None and not weight.isfinite().all():
         n, k = weight.isfinite().logical_not().nonzero()[0].tolist()
         return f"weight[{n}, {k}] is {weight[n, k].item()}, expected a finite number"
     return refusal
 
 
-def _of_torchao(module: nn.Module) -> str | None:
+def _of_torchao(module: nn.Linear) -> str | None:
     if type(module) is not nn.Linear:
         return "a subclass of torch.nn.Linear with a weight of torchao's: make it a torch.nn.Linear before quantize_"
-    if (refusal := _of_structure(module, ())) is not None:
+    if (refusal := _of_structure(module, ()) or _of_tensors(module)) is not None:
         return refusal
-    if module.weight.device.type != "cpu":
-        return f"its weight is on {module.weight.device}, expected cpu"
     try:
         layer = int8_layer(module)
     except ValueError as error:
         return str(error)
-    if (dtype := module.weight.dtype) not in _FLOATS:
-        return f"its weight stands for {dtype}, expected torch.float32, torch.bfloat16 or torch.float16"
-    bias = None if module.bias is None else module.bias.detach().float()
-    return _refusal(layer.weight.shape, layer.scale, layer.zero_point, bias)
+    return _refusal(layer.weight.shape, layer.scale, layer.zero_point, float32_bias(module))
 
 
 def _of_quantized(module: nn.Module) -> str | None:

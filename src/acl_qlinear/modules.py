@@ -135,10 +135,7 @@ class PackedLinear(torch.nn.Module):
 
     def _quantized_weight(self) -> Tensor:
         """Returns the quantized weight, qint8 [N, K], as PyTorch's quantized layers do."""
-        weight, scale, zero_point, _ = unpack(self.packed)
-        if len(scale) == 1:
-            return torch._make_per_tensor_quantized_tensor(weight, scale.item(), zero_point.item())
-        return torch._make_per_channel_quantized_tensor(weight, scale, zero_point.long(), 0)
+        return qint8_weight(*unpack(self.packed)[:3])
 
     def _float32_bias(self) -> Tensor | None:
         """Returns the bias, float32 [N], or None."""
@@ -266,6 +263,13 @@ class PackedLinear(torch.nn.Module):
         return errors, new
 
 
+def qint8_weight(weight: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
+    """A weight, int8 [N, K], as one of PyTorch's quantized tensors; scale and zero_point: [1] or [N]."""
+    if len(scale) == 1:
+        return torch._make_per_tensor_quantized_tensor(weight, scale.item(), int(zero_point.item()))
+    return torch._make_per_channel_quantized_tensor(weight, scale, zero_point.long(), 0)
+
+
 def _is_int8(value: Any) -> bool:
     return isinstance(value, Tensor) and value.dtype == torch.int8
 
@@ -385,10 +389,10 @@ class DynamicLinear(PackedLinear):
         """
         check_dynamic(granularity, reduce_range, symmetric, narrow_range)
         super().__init__(weight, bias, activation, negative_slope, dtype)
-        self.reduce_range = bool(reduce_range)
+        self.reduce_range = reduce_range
         self.granularity = granularity
-        self.symmetric = bool(symmetric)
-        self.narrow_range = bool(narrow_range)
+        self.symmetric = symmetric
+        self.narrow_range = narrow_range
 
     def _of_0_2(self) -> dict[str, Any]:
         return {"granularity": "tensor", "symmetric": False, "narrow_range": False}

@@ -7,6 +7,8 @@ from torch import Tensor
 from ._stable import completed, completed_write
 
 _ops = torch.ops.acl_qlinear
+# What a layer between floats takes.
+FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 # What shares the scale and zero point of dynamic quantization. A state_dict holds an index into this.
 GRANULARITIES = ("tensor", "row")
 _write_int8 = completed_write(_ops.linear_int8_out.default)
@@ -225,7 +227,9 @@ def linear_dynamic(
         TypeError: As `linear`.
         ValueError: As `linear`; an argument that does not go with the granularity.
     """
-    check_dynamic(granularity, reduce_range, symmetric, narrow_range)
+    # Not in every call: the checks cost as much as a tenth of a small one.
+    if (granularity, symmetric, narrow_range) != ("tensor", False, False) or not isinstance(reduce_range, bool):
+        check_dynamic(granularity, reduce_range, symmetric, narrow_range)
     if granularity == "row":
         return _ops.linear_dynamic_row.default(
             x, packed, symmetric, narrow_range, output_dtype, activation, negative_slope
@@ -357,7 +361,7 @@ def _(
     output_dtype: torch.dtype | None = None, activation: str = "none", negative_slope: float = 0.01,
 ) -> Tensor:  # fmt: skip
     _check_devices(packed=packed, x=x)
-    if output_dtype in (torch.float32, torch.bfloat16, torch.float16):
+    if output_dtype in FLOATS:
         return _like(x, packed, output_dtype)
     return torch._empty_affine_quantized(
         (*x.shape[:-1], packed.shape[0]), scale=output_scale, zero_point=output_zero_point, dtype=x.dtype,

@@ -13,10 +13,11 @@ import pytest
 from aclpkg.base.paths import ROOT
 from aclpkg.base.pins import TORCH
 from aclpkg.inputs import emulator
+from aclpkg.measure import bench
 
 from .conftest import slurm_answers, wait_for
 
-# So few that it is quick: 12 cases.
+# So few that it is quick.
 SHAPES = ["--shape", "1x64x64", "--shape", "8x768x768"]
 
 
@@ -53,7 +54,7 @@ def references(target: Path, costs: dict[str, float]) -> str:
 
 def kept_costs() -> dict[str, float]:
     """What the cases of smoke cost in tests/cost_baseline.json."""
-    return json.loads((ROOT / "tests/cost_baseline.json").read_text())[f"neoverse_v1-{TORCH}"]
+    return json.loads(bench.BASELINE.read_text())[bench.build_name("neoverse_v1", TORCH)]
 
 
 def costs_of_shapes() -> dict[str, float]:
@@ -95,10 +96,7 @@ def test_what_must_fail_fails(reframe: Callable[..., str], measured: Path, tmp_p
     """The report that was measured, with a fault: a payload that is quick."""
     report = json.loads(measured.read_text())
     name = "1×64×64 u8 tensor"
-    costs = {
-        f"{'×'.join(map(str, case['shape']))} {case['kind']}": case["acl"][report["measure"]]
-        for case in report["cases"]
-    }
+    costs = bench.case_costs(report)
     if fault == "slower":
         costs[name] *= 0.9
     if fault == "no reference":
@@ -177,8 +175,8 @@ def test_sweep_with_a_node_that_dies(environment: dict[str, str], slurm: Path, t
     assert running.returncode == 0
     assert "Ran 4/4 test case(s)" in printed and "retry" in printed.lower()
     merged = json.loads((output / "sweep.json").read_text())
-    names = [f"{'×'.join(map(str, case['shape']))} {case['kind']}" for case in merged["cases"]]
-    assert sorted(names) == sorted(name for name in kept_costs() if not name.startswith("128×"))
+    names = {name for name in kept_costs() if not name.startswith("128×")}
+    assert bench.case_costs(merged).keys() == names and len(merged["cases"]) == len(names)
     assert all(case["max_error"] <= 1 for case in merged["cases"])
     assert set(merged["nodes"]) == {f"{part}/{parts}" for part in range(1, parts + 1)}
     assert (output / "sweep.png").read_bytes()[:4] == b"\x89PNG"

@@ -99,8 +99,8 @@ def max_error(case: Case) -> tuple[float, float]:
     # Not our layer's own weight, which may be wrong, too.
     layer, weight, bias = case.layers["acl"], case.weight, case.bias.numpy()
     per_channel = weight.qscheme() == torch.per_channel_affine
-    scale = weight.q_per_channel_scales().numpy() if per_channel else weight.q_scale()
-    quantized_weight = Quantized(weight.int_repr().numpy(), scale, 0)
+    weight_scale = weight.q_per_channel_scales().numpy() if per_channel else weight.q_scale()
+    quantized_weight = Quantized(weight.int_repr().numpy(), weight_scale, 0)
     y = layer(case.x)[rows]
     if case.x.is_quantized:
         x = Quantized(case.x.int_repr().numpy()[rows], case.x.q_scale(), case.x.q_zero_point())
@@ -109,12 +109,15 @@ def max_error(case: Case) -> tuple[float, float]:
         difference = np.abs(y.int_repr().numpy().astype(np.int64) - expected.astype(np.int64))
     else:
         values = case.x.numpy()
-        quantization: tuple[Any, Any] = reference.row_quantization(values[rows])
-        if layer.granularity == "tensor":
+        scale: Any
+        zero_point: Any
+        if layer.granularity == "row":
+            scale, zero_point = reference.row_quantization(values[rows])
+        else:
             low, high = float(min(values.min(), 0.0)), float(max(values.max(), 0.0))
-            x_scale = (high - low) / (127 if layer.reduce_range else 255)
-            quantization = x_scale, round(-low / x_scale) - 128
-        x = reference.quantize(values[rows], *quantization)
+            scale = (high - low) / (127 if layer.reduce_range else 255)
+            zero_point = round(-low / scale) - 128
+        x = reference.quantize(values[rows], scale, zero_point)
         expected = reference.linear(x, quantized_weight, bias)
         difference = np.abs(y.numpy() - expected) / np.abs(expected).max()
         difference[difference < 1e-5] = 0

@@ -51,10 +51,8 @@ def test_ratios_are_those_of_the_definition(models):
         assert comparison.rows[0].alone == pytest.approx(ratio(model.first(x), alone))
         # Nothing is before it.
         assert comparison.rows[0].within == comparison.rows[0].alone
-        pairs = [(model(**i) if isinstance(i, dict) else model(*i) if isinstance(i, tuple) else model(i),
-                  ours(**i) if isinstance(i, dict) else ours(*i) if isinstance(i, tuple) else ours(i))
-                 for i in inputs]  # fmt: skip
-        outputs = [torch.cat([pair[side]["y"].reshape(-1, 24) for pair in pairs]) for side in (0, 1)]
+        calls = [(inputs[0], 1.0), inputs[1], (inputs[2]["x"], 0.5)]
+        outputs = [torch.cat([m(*call)["y"].reshape(-1, 24) for call in calls]) for m in models]
         assert comparison.output == pytest.approx(ratio(*outputs))
     assert comparison.rows[2].within < comparison.rows[2].alone
     assert math.isnan(comparison.rows[3].alone) and math.isnan(comparison.rows[3].within)

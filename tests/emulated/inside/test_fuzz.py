@@ -349,10 +349,12 @@ def check_layer(layer, x, y, tally):
         return
     rows = x.float().reshape(-1, layer.in_features)
     if isinstance(layer, acl_qlinear.DynamicLinear) and layer.granularity == "row":
-        as_x = lambda value: torch.from_numpy(value).to(x.dtype).float().numpy()  # noqa: E731
-        given = reference.quantize(
-            rows.numpy(), *reference.row_quantization(rows.numpy(), layer.symmetric, rounded=as_x)
-        )
+
+        def as_x(value):
+            return torch.from_numpy(value).to(x.dtype).float().numpy()
+
+        quantization = reference.row_quantization(rows.numpy(), layer.symmetric, rounded=as_x)
+        given = reference.quantize(rows.numpy(), *quantization)
     elif isinstance(layer, acl_qlinear.DynamicLinear):
         given = reference.quantize(rows.numpy(), *torch._choose_qparams_per_tensor(rows, layer.reduce_range), np.uint8)
     else:

@@ -2,7 +2,6 @@
 """Models that torchao's quantize_ made: what is taken over, with torchao's own results, and what is not."""
 
 import copy
-import dataclasses
 import functools
 import gc
 import re
@@ -22,23 +21,27 @@ import acl_qlinear
 
 SYMMETRIC, ASYMMETRIC = ao.MappingType.SYMMETRIC, ao.MappingType.ASYMMETRIC
 DYNAMIC = ao.Int8DynamicActivationInt8WeightConfig
-FIELDS = {field.name for field in dataclasses.fields(DYNAMIC)}
 # In fp16, torchao's own sums of larger values are infinite.
 X = torch.randn(3, 7, 40, generator=torch.Generator().manual_seed(1)) * torch.logspace(-3, 1, 7)[:, None]
 
 
-# By hand, this file ran with torchao 0.14.1 to 0.18.0, too; not all of them have all ways.
-def dynamic_configurations() -> dict[str, Any]:
-    """All ways to int8 activations by token that this torchao has."""
-    kinds = {"symmetric": SYMMETRIC, "asymmetric": ASYMMETRIC}
-    if "version" not in FIELDS:
-        return {name: DYNAMIC(act_mapping_type=kind) for name, kind in kinds.items()}
-    default = DYNAMIC().version
-    return {
-        f"{name}, version {version}": DYNAMIC(act_mapping_type=kind, version=version)
-        for version in sorted({default, 2})
-        for name, kind in kinds.items()
-    }
+# All ways to int8 activations by token. Version 1 makes LinearActivationQuantizedTensor, version 2 Int8Tensor.
+BY_TOKEN = {
+    f"{kind.name.lower()}, version {version}": DYNAMIC(act_mapping_type=kind, version=version)
+    for version in (1, 2)
+    for kind in (SYMMETRIC, ASYMMETRIC)
+}
+# What is left alone, and what is said of it.
+REFUSED = {
+    "weight only": (ao.Int8WeightOnlyConfig(), "torchao multiplies its weight with float activations"),
+    "int4": (ao.Int8DynamicActivationIntxWeightConfig(weight_dtype=torch.int4, weight_granularity=ao.PerGroup(8)), ""),
+    "decode": (
+        DYNAMIC(weight_only_decode=True), "activations by _int8_symm_per_token_reduced_range_quant_noop_decode",
+    ),
+    "per tensor": (
+        DYNAMIC(version=2, granularity=ao.PerTensor()), "finds its activations' scale with PerTensor, expected PerRow",
+    ),
+}  # fmt: skip
 
 
 def float_model(dtype: torch.dtype) -> nn.Sequential:
@@ -75,9 +78,9 @@ def test_rows_are_quantized_as_torchao_does(kind, dtype):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("kind", dynamic_configurations())
+@pytest.mark.parametrize("kind", BY_TOKEN)
 def test_activations_by_token(kind, dtype):
-    theirs = quantized(dynamic_configurations()[kind], dtype)
+    theirs = quantized(BY_TOKEN[kind], dtype)
     before = [row.status for row in acl_qlinear.report(theirs).rows]
     assert before == ["can be replaced: convert(model) has not been called"] * 3
     ours = acl_qlinear.convert(theirs)
@@ -100,11 +103,12 @@ def test_activations_by_token(kind, dtype):
     assert ours[0].weight.dtype == dtype and torch.equal(ours[0].weight.clone(), float_weight(theirs[0].weight))
 
 
+def static(scale: torch.Tensor) -> Any:
+    return ao.Int8StaticActivationInt8WeightConfig(scale, granularity=[ao.PerTensor(), ao.PerRow()])
+
+
 def test_static():
-    config = getattr(ao, "Int8StaticActivationInt8WeightConfig", None)
-    if config is None:
-        pytest.skip("this torchao has no static int8")
-    theirs = quantized(config(act_quant_scale=torch.tensor([[0.02]]), granularity=[ao.PerTensor(), ao.PerRow()]))
+    theirs = quantized(static(torch.tensor([[0.02]])))
     ours = acl_qlinear.convert(theirs)
     assert [type(layer) for layer in ours[::2]] == [acl_qlinear.CalibratedLinear] * 3
     x = torch.randn(9, 40)
@@ -112,28 +116,9 @@ def test_static():
     assert ((y - expected).abs() <= 1e-6 * expected.abs().amax(-1, keepdim=True)).all()
 
 
-def refused() -> dict[str, tuple[Any, str]]:
-    table = {
-        "weight only": (ao.Int8WeightOnlyConfig(), "torchao multiplies its weight with float activations"),
-        "int4": (
-            ao.Int8DynamicActivationIntxWeightConfig(weight_dtype=torch.int4, weight_granularity=ao.PerGroup(8)),
-            "",
-        ),
-    }
-    if "version" not in FIELDS or DYNAMIC().version == 1:
-        config = DYNAMIC(weight_only_decode=True)
-        table["decode"] = (config, "activations by _int8_symm_per_token_reduced_range_quant_noop_decode")
-    if "version" in FIELDS:
-        config = DYNAMIC(version=2, granularity=ao.PerTensor())
-        table["per tensor"] = (config, "finds its activations' scale with PerTensor, expected PerRow")
-    if "reduce_range" in FIELDS:
-        table["7 bits"] = (DYNAMIC(reduce_range=True), "to 7 bits")
-    return table
-
-
-@pytest.mark.parametrize("kind", refused())
+@pytest.mark.parametrize("kind", REFUSED)
 def test_what_computes_something_else_is_left(kind):
-    config, reason = refused()[kind]
+    config, reason = REFUSED[kind]
     theirs = quantized(config)
     ours = acl_qlinear.convert(theirs)
     rows = acl_qlinear.report(ours).others
@@ -148,13 +133,13 @@ class Subclass(nn.Linear):
 def odd_layers() -> dict[str, tuple[Any, str]]:
     """What may be done to a layer of torchao's, and what is said of it."""
 
-    def static(layer, **attributes):
-        config = ao.Int8StaticActivationInt8WeightConfig(
-            torch.tensor([[0.02]]), granularity=[ao.PerTensor(), ao.PerRow()]
-        )
+    def with_attributes(layer, config, part=lambda weight: weight, **attributes):
         layer.weight = nn.Parameter(torch.randn(33, 24))
         ao.quantize_(layer, config)
-        vars(layer.weight).update(attributes)
+        vars(part(layer.weight)).update(attributes)
+
+    def changed(layer, **attributes):
+        with_attributes(layer, static(torch.tensor([[0.02]])), **attributes)
 
     def by_function(layer, function):
         layer.weight.input_quant_func = function
@@ -166,10 +151,15 @@ def odd_layers() -> dict[str, tuple[Any, str]]:
         "subclass": (lambda m: setattr(m, "__class__", Subclass), "a subclass of torch.nn.Linear"),
         "meta": (lambda m: m.to("meta"), "its weight is on meta, expected cpu"),
         "function": (lambda m: by_function(m, functools.partial(print)), r"by functools.partial\(<built-in"),
-        "scale 0": (lambda m: static(m, act_quant_scale=torch.zeros(1)), "x_scale is 0.0, expected a number from"),
-        "NaN": (lambda m: static(m, act_quant_scale=torch.full((1,), torch.nan)), "x_scale is nan, expected a number"),
-        "small": (lambda m: static(m, act_quant_scale=torch.full((1,), 1e-40)), "x_scale is .*e-41, expected a number"),
-        "zero point": (lambda m: static(m, act_quant_zero_point=torch.tensor(300)), "x_zero_point is 300, expected"),
+        "scale 0": (lambda m: changed(m, act_quant_scale=torch.zeros(1)), "x_scale is 0.0, expected a number from"),
+        "NaN": (lambda m: changed(m, act_quant_scale=torch.full((1,), torch.nan)), "x_scale is nan, expected a number"),
+        "small": (lambda m: changed(m, act_quant_scale=torch.full((1,), 1e-40)), "x_scale is .*e-41, expected a"),
+        "zero point": (lambda m: changed(m, act_quant_zero_point=torch.tensor(300)), "x_zero_point is 300, expected"),
+        "7 bits": (
+            lambda m: with_attributes(m, DYNAMIC(version=2), lambda w: w.act_quant_kwargs, reduce_range=True),
+            r"to 7 bits \(reduce_range\), expected 8",
+        ),
+        "scaled": (lambda m: changed(m, act_pre_scale=torch.ones(24)), "scales its input first"),
         "other form": (lambda m: delattr(m.weight, "input_quant_func"), "LinearActivationQuantizedTensor of a form"),
     }  # fmt: skip
 
