@@ -4,14 +4,12 @@
 torchao is not imported: a weight tells by its class and its attributes what it is.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from .modules import in_range
-
-Options = dict[str, Any]
+from ._libraries import Int8Layer, Library, Options, of_weight
 
 # How torchao up to 0.17 quantizes activations, by the name of the function that does it.
 _BY_FUNCTION: dict[str, Options] = {
@@ -29,35 +27,11 @@ _WEIGHT_ONLY = (
 )
 
 
-class Int8Layer(NamedTuple):
-    """What a layer of torchao's computes with.
-
-    Attributes:
-        weight: int8 [N, K].
-        scale: float64 [1] or [N].
-        zero_point: As scale.
-        dynamic: Arguments of `DynamicLinear`; None for a static layer.
-        static: Scale and zero point of a static layer's input.
-    """
-
-    weight: Tensor
-    scale: Tensor
-    zero_point: Tensor
-    dynamic: Options | None = None
-    static: tuple[float, int] | None = None
+def _is_theirs(module: nn.Linear) -> bool:
+    return LIBRARY.has(type(module._parameters.get("weight")).__module__)
 
 
-def is_of_torchao(module: nn.Module) -> bool:
-    """Whether a linear layer's weight is one of torchao's tensors."""
-    weight = module._parameters.get("weight")
-    return isinstance(module, nn.Linear) and type(weight).__module__.startswith("torchao.")
-
-
-def int8_layer(module: nn.Module) -> Int8Layer:
-    """What a layer of torchao's computes with.
-
-    Raises ValueError, with the reason, where none of our layers computes the same.
-    """
+def _int8_layer(module: nn.Linear) -> Int8Layer:
     kind = type(module.weight).__name__
     try:
         return _of_weight(module.weight, kind)
@@ -97,11 +71,7 @@ def _of_int8_tensor(weight: Any) -> Int8Layer:
         raise ValueError("torchao quantizes its activations to 7 bits (reduce_range), expected 8")
     layer = _layer(weight, weight.qdata, weight.scale, getattr(weight, "zero_point", None))
     if (scale := getattr(weight, "act_quant_scale", None)) is not None:
-        if scale.numel() != 1:
-            raise ValueError(f"its activations have {scale.numel()} static scales, expected 1")
-        zero_point = getattr(weight, "act_quant_zero_point", None)
-        static = (scale.item(), 0 if zero_point is None else int(zero_point.item()))
-        return layer._replace(static=(in_range("x_scale", static[0]), in_range("x_zero_point", static[1])))
+        return layer.with_static_input(scale, getattr(weight, "act_quant_zero_point", None))
     if (granularity := type(activations.granularity).__name__) != "PerRow":
         raise ValueError(f"torchao finds its activations' scale with {granularity}, expected PerRow")
     return layer._replace(dynamic=_BY_MAPPING[activations.mapping_type.name])
@@ -116,8 +86,7 @@ def _layer(weight: Any, values: Tensor, scale: Tensor, zero_point: Tensor | None
         raise ValueError(
             f"its weight has a scale for each block of {list(weight.block_size)}, expected one for each row, or for all"
         )
-    scale = scale.detach().double().flatten()
-    # A tensor without elements stands for none in torchao, too.
-    if zero_point is None or not zero_point.numel():
-        zero_point = torch.zeros_like(scale, dtype=torch.int64)
-    return Int8Layer(values, scale, zero_point.flatten())
+    return of_weight(values, scale, zero_point, weight.dtype)
+
+
+LIBRARY: Library = Library("torchao", "torchao", frozenset(), _is_theirs, _int8_layer)

@@ -5,6 +5,7 @@ import copy
 import warnings
 from collections.abc import Callable, Iterable
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,9 +14,9 @@ from torch.ao.quantization import HistogramObserver, MinMaxObserver, PerChannelM
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from ._defaults import plain_defaults
-from ._torchao import int8_layer, is_of_torchao
+from ._libraries import Library
 from .calibration import check_observer, observe
-from .inventory import Layer, Types, float32_bias, linear_layers, obstacle
+from .inventory import Layer, Types, float32_bias, library_of, linear_layers, obstacle
 from .modules import OF_TORCH, CalibratedLinear, DynamicLinear, PackedLinear, qint8_weight
 from .ops import check_dynamic, check_flags
 
@@ -27,23 +28,23 @@ _HOOKS = (
 # Options of dynamic quantization, and what they are without being given.
 _DYNAMIC = {"reduce_range": False, "granularity": "tensor", "symmetric": False}
 
-_OF_TORCHAO = "its weight is torchao's: acl_qlinear.convert takes it over"
-
 Skip = str | Iterable[str] | Callable[[str, nn.Module], bool]
 
 
 @plain_defaults()
 def convert(model: nn.Module, inplace: bool = False) -> nn.Module:
-    """Replaces the int8 linear layers that torch.ao.quantization or torchao made, static or dynamic.
+    """Replaces the int8 linear layers that others made, static or dynamic.
 
-    `Linear` replaces torch.ao.nn.quantized.Linear and its fused relatives with ReLU, leaky ReLU and
-    tanh. `DynamicLinear` replaces the dynamic ones. Of torchao's `quantize_`, `DynamicLinear` replaces layers
-    with int8 activations per token, and `CalibratedLinear` those with one static scale. `report` says which
-    layers were replaced, and why others were not.
+    Of torch.ao.quantization, `Linear` replaces torch.ao.nn.quantized.Linear and its fused relatives with ReLU,
+    leaky ReLU and tanh, and `DynamicLinear` the dynamic ones. Of torchao's `quantize_` and of compressed-tensors
+    (llm-compressor's W8A8), `DynamicLinear` replaces layers with int8 activations per token, and
+    `CalibratedLinear` those with one static scale. `report` says which layers were replaced, and why others
+    were not.
 
     Args:
-        model: What torch.ao.quantization returned, eager or FX; or a model after torchao's `quantize_`.
-        inplace: Whether to change `model` instead of a copy.
+        model: What torch.ao.quantization returned, eager or FX; a model after torchao's `quantize_`; or one that
+            transformers loaded from a checkpoint of compressed-tensors.
+        inplace: Whether to change `model` instead of a copy. A copy needs the memory of a second model.
 
     Returns:
         A copy, or `model` itself when inplace (another object when the model is itself a layer).
@@ -59,8 +60,8 @@ def convert(model: nn.Module, inplace: bool = False) -> nn.Module:
     for layer in linear_layers(target):
         kind = next((kind for kind, known in OF_TORCH.items() if type(layer.module) in known), None)
         make: Callable[[Any], PackedLinear] | None = getattr(kind, "from_torch", None)
-        if is_of_torchao(layer.module):
-            make = _from_torchao
+        if library := library_of(layer.module):
+            make = partial(_from_library, library)
         if make is not None and obstacle(layer) is None:
             # The original: a copy's weights are packed again, maybe by another engine.
             new[layer.names] = make(model.get_submodule(layer.names[0]))
@@ -133,11 +134,7 @@ def quantize(
     # Copies of compiled modules are not compiled.
     target = model if inplace else _copy(model)
     layers = [layer for layer in _float_layers(target) if layer.names not in skipped]
-    left = {
-        layer.names[0]: reason
-        for layer in layers
-        if (reason := _OF_TORCHAO if is_of_torchao(layer.module) else obstacle(layer, types))
-    }
+    left = {layer.names[0]: reason for layer in layers if (reason := _of_library(layer) or obstacle(layer, types))}
     # Nobody can do anything about these, and `report` lists them.
     silent = {layer.names[0] for layer in layers if type(layer.module) is NonDynamicallyQuantizableLinear}
 
@@ -158,14 +155,19 @@ def quantize(
     return _with(target, new)
 
 
-def _from_torchao(module: nn.Linear) -> PackedLinear:
-    values, scale, zero_point, dynamic, static = int8_layer(module)
+def _of_library(layer: Layer) -> str | None:
+    library = library_of(layer.module)
+    return f"{library.name} has quantized it: acl_qlinear.convert takes it over" if library else None
+
+
+def _from_library(library: Library, module: nn.Linear) -> PackedLinear:
+    values, scale, zero_point, dtype, dynamic, static = library.int8_layer(module)
     weight = qint8_weight(values, scale, zero_point)
     bias = float32_bias(module)
     if static is not None:
-        return CalibratedLinear(weight, bias, *static, dtype=module.weight.dtype)
+        return CalibratedLinear(weight, bias, *static, dtype=dtype)
     assert dynamic is not None
-    return DynamicLinear(weight, bias, dtype=module.weight.dtype, **dynamic)
+    return DynamicLinear(weight, bias, dtype=dtype, **dynamic)
 
 
 def quantized_weight(module: nn.Linear, per_channel: bool) -> Tensor:
@@ -265,7 +267,10 @@ def _take_over(layer: PackedLinear, old: nn.Module) -> None:
     for hooks in _HOOKS:
         setattr(layer, hooks, getattr(old, hooks))
     if isinstance(old, nn.Linear):
+        library = library_of(old)
         for name in vars(old).keys() - vars(layer).keys():
             # A method of the old layer's, such as torchao's extra_repr, is about that layer, and would keep it.
-            if getattr(value := getattr(old, name), "__self__", None) is not old:
+            # So is what compressed-tensors keeps there: it would decompress the new layer.
+            value = getattr(old, name)
+            if getattr(value, "__self__", None) is not old and not (library and library.has(type(value).__module__)):
                 setattr(layer, name, value)

@@ -10,12 +10,15 @@ from torch import Tensor, nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from torch.nn.utils import parametrize
 
+from . import _compressed_tensors, _torchao
 from ._defaults import plain_defaults
-from ._torchao import int8_layer, is_of_torchao
+from ._libraries import Library
 from .modules import OF_TORCH, PackedLinear, in_range
 from .ops import FLOATS, prepack_int8
 
 Types = tuple[type[nn.Linear], ...]
+
+_LIBRARIES = (_torchao.LIBRARY, _compressed_tensors.LIBRARY)
 
 _COMPILED = "unknown: below a compiled module, whose graphs may hold another layer; quantize before torch.compile"
 _OTHER = "a quantized linear layer of another kind"
@@ -80,15 +83,25 @@ def obstacle(layer: Layer, types: Types = ()) -> str | None:
         return _COMPILED
     if layer.place is not None:
         return f"kept in {layer.place}, which is not a submodule: use nn.ModuleList or nn.ModuleDict"
-    if "forward" in vars(module):
+    library = library_of(module)
+    if "forward" in vars(module) and not (library and library.has(_defining_module(module.forward))):
         return "its forward was replaced by another function: quantize before that"
     if isinstance(module, nn.Linear):
-        if is_of_torchao(module):
-            return _of_torchao(module)
-        return _of_structure(module, types) or _of_tensors(module) or _of_values(module)
+        if library is not None:
+            return _of_library(module, library)
+        return (
+            _of_structure(module, types) or _of_dtype(module.weight.dtype) or _of_devices(module) or _of_values(module)
+        )
     if any(type(module) in known for known in OF_TORCH.values()):
         return _of_quantized(module)
     return _OTHER
+
+
+def library_of(module: nn.Module) -> Library | None:
+    """The library other than PyTorch that quantized a linear layer, if one did."""
+    if not isinstance(module, nn.Linear):
+        return None
+    return next((library for library in _LIBRARIES if library.is_theirs(module)), None)
 
 
 def walk(
@@ -154,7 +167,12 @@ def _modules_in(value: Any, place: str, above: tuple[int, ...] = ()) -> Iterator
             yield from _modules_in(item, f"{place}[{key!r}]", (*above, id(value)))
 
 
-def _of_structure(module: nn.Linear, types: Types) -> str | None:
+def _defining_module(function: Any) -> str:
+    # Not the function's __module__, which functools.wraps takes from what it wraps.
+    return str(getattr(function, "__globals__", {}).get("__name__", ""))
+
+
+def _of_structure(module: nn.Linear, types: Types, own: frozenset[str] = frozenset()) -> str | None:
     if parametrize.is_parametrized(module):
         names = ", ".join(module.parametrizations)
         return f"torch.nn.utils.parametrize computes its {names}: remove_parametrizations makes that permanent"
@@ -171,9 +189,9 @@ def _of_structure(module: nn.Linear, types: Types) -> str | None:
             fix = next((fix for suffix, fix in _COMPUTED.items() if name + suffix in state), "the float layer's own")
             return f"its {name} is computed on each call: make it permanent with {fix.format(name=name)}"
         value = module._parameters[name]
-        if value is not None and type(value) is not nn.Parameter and not (name == "weight" and is_of_torchao(module)):
+        if value is not None and type(value) is not nn.Parameter and not (name == "weight" and library_of(module)):
             return f"its {name} is a {type(value).__name__}, expected a torch.nn.Parameter"
-    return _more_than(module, {"weight", "bias"})
+    return _more_than(module, {"weight", "bias", *own})
 
 
 def _more_than(module: nn.Module, own: set[str]) -> str | None:
@@ -182,10 +200,13 @@ def _more_than(module: nn.Module, own: set[str]) -> str | None:
     return f"it has {', '.join(sorted(more))}, expected nothing besides weight and bias" if more else None
 
 
-def _of_tensors(module: nn.Linear) -> str | None:
-    """What of the dtype or a device of a layer between floats none of ours takes."""
-    if (dtype := module.weight.dtype) not in FLOATS:
+def _of_dtype(dtype: torch.dtype) -> str | None:
+    if dtype not in FLOATS:
         return f"its weight is {dtype}, expected torch.float32, torch.bfloat16 or torch.float16"
+    return None
+
+
+def _of_devices(module: nn.Linear) -> str | None:
     for name, value in module._parameters.items():
         if value is not None and value.device.type != "cpu":
             return f"its {name} is on {value.device}, expected cpu"
@@ -201,15 +222,18 @@ def _of_values(module: nn.Linear) -> str | None:
     return refusal
 
 
-def _of_torchao(module: nn.Linear) -> str | None:
-    if type(module) is not nn.Linear:
-        return "a subclass of torch.nn.Linear with a weight of torchao's: make it a torch.nn.Linear before quantize_"
-    if (refusal := _of_structure(module, ()) or _of_tensors(module)) is not None:
+def _of_library(module: nn.Linear, library: Library) -> str | None:
+    kind = type(module)
+    if kind is not nn.Linear and not library.has(kind.__module__):
+        return f"a subclass of torch.nn.Linear that {library.name} quantized: make it a torch.nn.Linear before that"
+    if (refusal := _of_devices(module)) is not None:
         return refusal
     try:
-        layer = int8_layer(module)
+        layer = library.int8_layer(module)
     except ValueError as error:
         return str(error)
+    if (refusal := _of_structure(module, (kind,), library.own) or _of_dtype(layer.dtype)) is not None:
+        return refusal
     return _refusal(layer.weight.shape, layer.scale, layer.zero_point, float32_bias(module))
 
 

