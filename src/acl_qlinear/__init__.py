@@ -2,7 +2,7 @@
 """int8 linear layers for PyTorch on AArch64, on Arm Compute Library.
 
 `quantize(model)` makes the linear layers of an fp32 model int8; `convert(model)` takes over
-those that PyTorch or torchao has quantized. `compare` tells what that costs in accuracy.
+those that PyTorch, torchao or llm-compressor has quantized. `compare` tells what that costs in accuracy.
 `Linear`, `DynamicLinear` and `CalibratedLinear` are the layers, `prepack`, `linear` and their
 like the operators below them.
 """
@@ -13,6 +13,7 @@ from ._load import load
 load()
 
 # The operators must exist first.
+from . import observers  # noqa: E402
 from .comparison import Comparison, LayerComparison, compare  # noqa: E402
 from .conversion import convert, quantize  # noqa: E402
 from .modules import CalibratedLinear, DynamicLinear, Linear, PackedLinear  # noqa: E402
@@ -22,6 +23,7 @@ from .ops import (  # noqa: E402
     linear,
     linear_dynamic,
     linear_int8,
+    pre_scale,
     prepack,
     prepack_int8,
     unpack,
@@ -31,5 +33,5 @@ from .reports import LayerStatus, Report, report  # noqa: E402
 __all__ = [
     "CalibratedLinear", "Comparison", "DynamicLinear", "LayerComparison", "LayerStatus", "Linear", "PackedLinear",
     "Report", "__version__", "compare", "convert", "fallback_calls", "forbid_fallback", "linear", "linear_dynamic",
-    "linear_int8", "prepack", "prepack_int8", "quantize", "report", "unpack",
+    "linear_int8", "observers", "pre_scale", "prepack", "prepack_int8", "quantize", "report", "unpack",
 ]  # fmt: skip

@@ -22,6 +22,7 @@ class Int8Layer(NamedTuple):
         dtype: The weight's dtype when it is dequantized.
         dynamic: Arguments of `DynamicLinear`; None for a static layer.
         static: Scale and zero point of a static layer's input.
+        pre_scale: float32 [K], what the input is multiplied by first; or None.
     """
 
     weight: Tensor
@@ -30,6 +31,7 @@ class Int8Layer(NamedTuple):
     dtype: torch.dtype
     dynamic: Options | None = None
     static: tuple[float, int] | None = None
+    pre_scale: Tensor | None = None
 
     def with_static_input(self, scale: Tensor, zero_point: Tensor | None) -> "Int8Layer":
         """The same with an input that is quantized with these. Raises ValueError for other than one scale."""

@@ -65,11 +65,13 @@ def _of_int8_tensor(weight: Any) -> Int8Layer:
     activations = weight.act_quant_kwargs
     if activations is None:
         raise ValueError(_WEIGHT_ONLY)
-    if getattr(weight, "act_pre_scale", None) is not None:
-        raise ValueError("torchao scales its input first (act_pre_scale), expected no such scale")
     if getattr(activations, "reduce_range", False):
         raise ValueError("torchao quantizes its activations to 7 bits (reduce_range), expected 8")
     layer = _layer(weight, weight.qdata, weight.scale, getattr(weight, "zero_point", None))
+    if (pre_scale := getattr(weight, "act_pre_scale", None)) is not None:
+        if pre_scale.numel() not in (1, K := weight.shape[1]):
+            raise ValueError(f"its act_pre_scale has shape {list(pre_scale.shape)}, expected 1 or {K} elements")
+        layer = layer._replace(pre_scale=pre_scale.detach().float().flatten().expand(K))
     if (scale := getattr(weight, "act_quant_scale", None)) is not None:
         return layer.with_static_input(scale, getattr(weight, "act_quant_zero_point", None))
     if (granularity := type(activations.granularity).__name__) != "PerRow":

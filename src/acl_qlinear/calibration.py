@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""The ranges of layers' inputs, from a run on typical ones."""
+"""The ranges of layers' inputs, from a run on typical ones; and smoothing, from the same."""
 
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,21 @@ from .modules import in_range
 
 _SCHEMES = (torch.per_tensor_affine, torch.per_tensor_symmetric)
 
-MakeObserver = Callable[[], nn.Module]
+MakeObserver = Callable[[], Any]
+
+
+class Input(NamedTuple):
+    """How a layer's input becomes int8.
+
+    Attributes:
+        scale: Of all its values.
+        zero_point: Of all its values.
+        pre_scale: float32 [K], what they are multiplied by first; or None.
+    """
+
+    scale: float
+    zero_point: int
+    pre_scale: Tensor | None
 
 
 @plain_defaults()
@@ -24,9 +38,13 @@ def check_observer(make_observer: MakeObserver) -> None:
         TypeError: It is an observer itself, which all layers would share.
         ValueError: A layer's input cannot be quantized as its observers say.
     """
-    if isinstance(make_observer, nn.Module):
-        kind = type(make_observer).__name__
+    kind = type(make_observer).__name__
+    if hasattr(make_observer, "calculate_qparams") and not isinstance(make_observer, type):
         raise TypeError(f"observer is a {kind}, expected a function that makes one: lambda: {kind}(…)")
+    if not callable(make_observer):
+        raise TypeError(
+            f"observer is a {kind}, expected a class of acl_qlinear.observers, or a function that makes one"
+        )
     observer = make_observer()
     dtype, scheme = getattr(observer, "dtype", None), getattr(observer, "qscheme", None)
     if dtype != torch.qint8:
@@ -35,12 +53,15 @@ def check_observer(make_observer: MakeObserver) -> None:
         raise ValueError(f"observer is for {scheme}, expected {' or '.join(map(str, _SCHEMES))}")
 
 
-class _Input:
+class _Seen:
     """What calibration has seen of one layer's input."""
 
-    def __init__(self, name: str, observer: nn.Module) -> None:
-        self.name, self.observer = name, observer
-        self.obstacle: str | None = "calibrate() did not run it, or with empty inputs only"
+    def __init__(self, name: str, observer: Any, pre_scale: Tensor | None) -> None:
+        self.name, self.observer, self.pre_scale = name, observer, pre_scale
+        self.obstacle: str | None = (
+            "calibrate() did not run it, or with empty inputs only" if pre_scale is None
+            else "calibrate() ran it once only: with smooth, it is called twice"
+        )  # fmt: skip
         self._is_finite, self._is_zero = True, True
 
     @plain_defaults()
@@ -48,6 +69,8 @@ class _Input:
         if x.numel() == 0 or not self._is_finite:
             return
         x = x.detach().float()
+        if self.pre_scale is not None:
+            x = x * self.pre_scale
         low, high = self._ask(x.aminmax)
         self._is_finite = bool((high - low).isfinite())
         self._is_zero = self._is_zero and not low and not high
@@ -60,14 +83,14 @@ class _Input:
             self._ask(lambda: self.observer(x))
 
     @plain_defaults()
-    def quantization(self) -> tuple[float, int]:
-        """Scale and zero point; sets `obstacle` if there are none."""
+    def result(self) -> Input:
+        """How the input becomes int8; sets `obstacle` if it cannot."""
         scale, zero_point = self._ask(lambda: [value.item() for value in self.observer.calculate_qparams()])
         try:
             in_range("x_scale", scale)
         except ValueError as error:
             self.obstacle = f"its {error}"
-        return scale, int(zero_point)
+        return Input(scale, int(zero_point), self.pre_scale)
 
     def _ask(self, question: Callable[[], Any]) -> Any:
         try:
@@ -77,30 +100,88 @@ class _Input:
 
 
 def observe(
-    model: nn.Module, layers: dict[str, nn.Module], calibrate: Callable[[nn.Module], object],
-    make_observer: MakeObserver,
-) -> tuple[dict[str, tuple[float, int]], dict[str, str]]:  # fmt: skip
-    """Scale and zero point of the inputs of layers, by name; and why others have none.
+    model: nn.Module, layers: dict[str, nn.Linear], calibrate: Callable[[nn.Module], object],
+    make_observer: MakeObserver, smooth: float | None,
+) -> tuple[dict[str, Input], dict[str, str]]:  # fmt: skip
+    """How the inputs of layers become int8, by the layers' names; and why others' do not.
+
+    Args:
+        model: The model.
+        layers: Layers of it, by name.
+        calibrate: Runs the model; with `smooth`, twice.
+        make_observer: See `acl_qlinear.quantize`.
+        smooth: See `acl_qlinear.quantize`.
 
     Raises:
         RuntimeError: An observer failed; it names the layer.
     """
+    pre_scales: dict[str, Tensor] = {}
+    if smooth is not None:
+        largest = {module: _Largest() for module in layers.values()}
+        _run(model, calibrate, {module: each.see for module, each in largest.items()})
+        pre_scales = {
+            name: smoothing(each, module.weight, smooth)
+            for name, module in layers.items()
+            if (each := largest[module].values) is not None
+        }
     with plain_defaults():
-        inputs = {module: _Input(name, make_observer()) for name, module in layers.items()}
+        seen = {module: _Seen(name, make_observer(), pre_scales.get(name)) for name, module in layers.items()}
+    _run(model, calibrate, {module: each.see for module, each in seen.items()})
+    found = {each.name: each.result() for each in seen.values() if each.obstacle is None}
+    left = {each.name: each.obstacle for each in seen.values() if each.obstacle is not None}
+    return {name: value for name, value in found.items() if name not in left}, left
+
+
+@plain_defaults()
+def smoothing(largest: Tensor, weight: Tensor, strength: float) -> Tensor:
+    """What x is to be multiplied by, so that its outliers move into the weight: 1 or less, for each input feature.
+
+    The reciprocals of SmoothQuant's factors, max|x|^a / max|w|^(1 - a) (Xiao et al., 2023, equation 4), in units of
+    their geometric mean. Other than there, only features above the mean are scaled: those below would gain nothing, and
+    with values that calibration did not see, they would become outliers.
+
+    Args:
+        largest: The largest magnitude of each input feature, float32 [K].
+        weight: [N, K].
+        strength: a.
+    """
+    of_weight = weight.detach().float().abs().amax(0)
+    is_used = (largest > 0) & (of_weight > 0) & (largest + of_weight).isfinite()
+    if not is_used.any():
+        return torch.ones_like(largest)
+    logarithms = strength * largest[is_used].double().log() - (1 - strength) * of_weight[is_used].double().log()
+    pre_scale = torch.ones_like(largest)
+    pre_scale[is_used] = (logarithms.mean() - logarithms).clamp(max=0).exp().float()
+    return pre_scale
+
+
+class _Largest:
+    """The largest magnitude of each feature of one layer's input."""
+
+    values: Tensor | None = None
+
+    @plain_defaults()
+    def see(self, x: Tensor) -> None:
+        if x.numel():
+            largest = x.detach().float().abs().reshape(-1, x.shape[-1]).amax(0)
+            self.values = largest if self.values is None else torch.maximum(self.values, largest)
+
+
+def _run(
+    model: nn.Module, calibrate: Callable[[nn.Module], object], see: dict[nn.Module, Callable[[Tensor], None]]
+) -> None:
+    """Runs a model, and shows functions the inputs of its layers."""
 
     def watch(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        inputs[module].see(args[0] if args else next(iter(kwargs.values())))
+        see[module](args[0] if args else next(iter(kwargs.values())))
 
-    handles = [module.register_forward_pre_hook(watch, with_kwargs=True) for module in inputs]
+    handles = [module.register_forward_pre_hook(watch, with_kwargs=True) for module in see]
     try:
         with torch.no_grad(), without_fast_path():
             calibrate(model)
     finally:
         for handle in handles:
             handle.remove()
-    found = {each.name: each.quantization() for each in inputs.values() if each.obstacle is None}
-    left = {each.name: each.obstacle for each in inputs.values() if each.obstacle is not None}
-    return {name: value for name, value in found.items() if name not in left}, left
 
 
 @contextlib.contextmanager

@@ -10,14 +10,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.ao.quantization import HistogramObserver, MinMaxObserver, PerChannelMinMaxObserver
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from ._defaults import plain_defaults
 from ._libraries import Library
-from .calibration import check_observer, observe
+from .calibration import Input, check_observer, observe
 from .inventory import Layer, Types, float32_bias, library_of, linear_layers, obstacle
 from .modules import OF_TORCH, CalibratedLinear, DynamicLinear, PackedLinear, qint8_weight
+from .observers import MeanSquaredError
 from .ops import check_dynamic, check_flags
 
 _HOOKS = (
@@ -76,7 +76,8 @@ def quantize(
     reduce_range: bool = False,
     granularity: str = "tensor",
     symmetric: bool = False,
-    observer: Callable[[], nn.Module] | None = None,
+    observer: Callable[[], Any] | None = None,
+    smooth: float | None = None,
     types: Iterable[type[nn.Linear]] = (),
     skip: Skip = (),
     inplace: bool = False,
@@ -96,8 +97,10 @@ def quantize(
         reduce_range: Whether activations have 7 bits; dynamic, by tensor only.
         granularity: What shares a scale and a zero point of dynamic quantization: "tensor" or "row" (per token).
         symmetric: Whether zero points of activations are 0; by row only.
-        observer: Makes the observer of a layer's inputs, for qint8 and per tensor; static only.
-            torch.ao's HistogramObserver by default.
+        observer: Makes the observer of a layer's inputs; static only. A class of `acl_qlinear.observers`,
+            MeanSquaredError by default, or a function that makes one of torch.ao's, for qint8 and per tensor.
+        smooth: None, or how much of the activations' outliers moves into the weights, above 0 and at most 1; static
+            only. `calibrate` is called twice then. See `acl_qlinear.calibration.smoothing`.
         types: Subclasses of torch.nn.Linear to replace, too. Their forward has to do what
             torch.nn.Linear's does; it may cast.
         skip: Layers to leave alone: a name, several, with wildcards as in `fnmatch`; or a function of
@@ -109,7 +112,7 @@ def quantize(
 
     Raises:
         TypeError: `model` is not a module; `calibrate` or `observer` is not a function; `types` has something
-            else than subclasses of torch.nn.Linear; an option is neither True nor False.
+            else than subclasses of torch.nn.Linear; an option is neither True nor False; `smooth` is not a number.
         ValueError: An argument does not go with the others; an observer of another kind; a name in
             `skip` that no linear layer has.
         RuntimeError: An observer failed; or the model cannot be copied, and inplace=True does without.
@@ -125,10 +128,12 @@ def quantize(
             )
     if calibrate is not None and not callable(calibrate):
         raise TypeError(f"calibrate is a {type(calibrate).__name__}, expected a function that runs the model")
-    if calibrate is None and observer is not None:
-        raise ValueError("observer is given without calibrate, expected both: dynamic quantization observes nothing")
+    for name, given in {"observer": observer, "smooth": smooth}.items():
+        if calibrate is None and given is not None:
+            raise ValueError(f"{name} is given without calibrate, expected both: dynamic quantization observes nothing")
+    _check_smooth(smooth)
     types = _checked(types)
-    make_observer = observer or (lambda: HistogramObserver(dtype=torch.qint8))
+    make_observer = MeanSquaredError if observer is None else observer
     check_observer(make_observer)
     skipped = _skipped(_float_layers(model), skip)
     # Copies of compiled modules are not compiled.
@@ -139,9 +144,10 @@ def quantize(
     silent = {layer.names[0] for layer in layers if type(layer.module) is NonDynamicallyQuantizableLinear}
 
     chosen = {layer.names: layer.module for layer in layers if layer.names[0] not in left}
-    inputs: dict[str, tuple[float, int]] = {}
+    inputs: dict[str, Input] = {}
     if calibrate is not None:
-        inputs, unseen = observe(target, {names[0]: layer for names, layer in chosen.items()}, calibrate, make_observer)
+        by_name: dict[str, Any] = {names[0]: layer for names, layer in chosen.items()}
+        inputs, unseen = observe(target, by_name, calibrate, make_observer, smooth)
         left |= unseen
     new = {}
     for names, layer in chosen.items():
@@ -161,38 +167,47 @@ def _of_library(layer: Layer) -> str | None:
 
 
 def _from_library(library: Library, module: nn.Linear) -> PackedLinear:
-    values, scale, zero_point, dtype, dynamic, static = library.int8_layer(module)
-    weight = qint8_weight(values, scale, zero_point)
-    bias = float32_bias(module)
-    if static is not None:
-        return CalibratedLinear(weight, bias, *static, dtype=dtype)
-    assert dynamic is not None
-    return DynamicLinear(weight, bias, dtype=dtype, **dynamic)
-
-
-def quantized_weight(module: nn.Linear, per_channel: bool) -> Tensor:
-    """A float layer's weight as qint8 [N, K], symmetric, with torch.ao's observers."""
-    weight = module.weight.detach().float()
-    scheme = torch.per_channel_symmetric if per_channel else torch.per_tensor_symmetric
-    observer = (PerChannelMinMaxObserver if per_channel else MinMaxObserver)(dtype=torch.qint8, qscheme=scheme)
-    observer(weight)
-    scale, zero_point = observer.calculate_qparams()
-    if per_channel:
-        return torch.quantize_per_channel(weight, scale, zero_point, 0, torch.qint8)
-    return torch.quantize_per_tensor(weight, scale.item(), zero_point.item(), torch.qint8)
+    layer = library.int8_layer(module)
+    weight = qint8_weight(layer.weight, layer.scale, layer.zero_point)
+    bias, shared = float32_bias(module), {"dtype": layer.dtype, "pre_scale": layer.pre_scale}
+    if layer.static is not None:
+        return CalibratedLinear(weight, bias, *layer.static, **shared)
+    assert layer.dynamic is not None
+    return DynamicLinear(weight, bias, **layer.dynamic, **shared)
 
 
 @plain_defaults()
-def _quantized(
-    module: nn.Module, input: tuple[float, int] | None, per_channel: bool, dynamic: dict[str, Any]
-) -> PackedLinear:
-    """A float layer as int8: static where scale and zero point of its input are given."""
+def quantized_weight(weight: Tensor, per_channel: bool) -> Tensor:
+    """A float weight, [N, K], as qint8, symmetric: with the scales of torch.ao's min-max observers."""
+    weight = weight.detach().float()
+    largest = weight.abs().amax(1 if per_channel else (0, 1))
+    scale = (largest / 127.5).clamp(min=torch.finfo(torch.float32).eps)
+    if per_channel:
+        return torch.quantize_per_channel(weight, scale, torch.zeros(len(scale), dtype=torch.int64), 0, torch.qint8)
+    return torch.quantize_per_tensor(weight, scale.item(), 0, torch.qint8)
+
+
+@plain_defaults()
+def _quantized(module: nn.Module, input: Input | None, per_channel: bool, dynamic: dict[str, Any]) -> PackedLinear:
+    """A float layer as int8: static where its input is given."""
     assert isinstance(module, nn.Linear)
-    weight, dtype = quantized_weight(module, per_channel), module.weight.dtype
-    bias = float32_bias(module)
+    dtype, bias = module.weight.dtype, float32_bias(module)
     if input is None:
-        return DynamicLinear(weight, bias, dtype=dtype, **dynamic)
-    return CalibratedLinear(weight, bias, *input, dtype=dtype)
+        return DynamicLinear(quantized_weight(module.weight, per_channel), bias, dtype=dtype, **dynamic)
+    weight = module.weight if input.pre_scale is None else module.weight.float() / input.pre_scale
+    return CalibratedLinear(
+        quantized_weight(weight, per_channel), bias, input.scale, input.zero_point, dtype=dtype,
+        pre_scale=input.pre_scale,
+    )  # fmt: skip
+
+
+def _check_smooth(smooth: float | None) -> None:
+    if smooth is None:
+        return
+    if isinstance(smooth, bool) or not isinstance(smooth, (int, float)):
+        raise TypeError(f"smooth is {smooth!r}, expected a number above 0 and at most 1, or None")
+    if not 0 < smooth <= 1:
+        raise ValueError(f"smooth is {smooth}, expected a number above 0 and at most 1")
 
 
 def _checked(types: Iterable[type[nn.Linear]]) -> Types:

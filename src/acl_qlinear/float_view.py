@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
-from .ops import unpack
+from .ops import pre_scale, unpack
 
 _READ_ONLY = (
     "the weight or bias of an int8 layer was to be changed, and it is read-only: change the float layer "
@@ -28,7 +28,8 @@ def dequantized_weight(packed: Tensor, shape: Sequence[int], dtype: torch.dtype)
     if packed.is_meta:
         return packed.new_empty(shape, dtype=dtype)
     weight, scale, zero_point, _ = unpack(packed)
-    return ((weight - zero_point[:, None]) * scale.float()[:, None]).to(dtype)
+    values = (weight - zero_point[:, None]) * scale.float()[:, None]
+    return (values if (columns := pre_scale(packed)) is None else values * columns).to(dtype)
 
 
 def unpacked_bias(packed: Tensor, shape: Sequence[int], dtype: torch.dtype) -> Tensor:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from . import float_view
 from ._stable import completed_layer
-from .ops import GRANULARITIES, check_dynamic, prepack, prepack_int8, unpack
+from .ops import GRANULARITIES, check_dynamic, pre_scale, prepack, prepack_int8, unpack
 
 # Not their overloads (`.default`): TorchScript compiles no calls of those.
 _linear = torch.ops.acl_qlinear.linear
@@ -27,9 +27,10 @@ _linear_dynamic_row = torch.ops.acl_qlinear.linear_dynamic_row
 # A state_dict holds an index into this: names are only ever added, at the end.
 _ACTIVATIONS = ("none", "relu", "leaky_relu", "tanh", "gelu", "gelu_tanh", "silu")
 _WORDS = {"activation": _ACTIVATIONS, "granularity": GRANULARITIES}
-# The parts of a state_dict that are the first arguments of `prepack_int8`. No float layer has such keys.
+# The parts of a state_dict that are the arguments of `prepack_int8`. No float layer has such keys.
 _WEIGHT = ("weight_int8", "weight_scale", "weight_zero_point")
-_BIAS = "bias_fp32"
+_BIAS, _PRE_SCALE = "bias_fp32", "pre_scale"
+_PARTS = (*_WEIGHT, _BIAS, _PRE_SCALE)
 # Version 0.2.0 saved a layer with these keys, and without what came later.
 _KEYS_OF_0_2 = {"weight_int8": "weight", _BIAS: "bias"}
 _LATER_THAN_0_2 = ("activation", "negative_slope", "reduce_range", "granularity", "symmetric", "narrow_range")
@@ -75,6 +76,8 @@ class PackedLinear(torch.nn.Module):
         out_features: N.
         packed: The packed weight; see `acl_qlinear.prepack`.
         has_bias: Whether there is a bias.
+        has_pre_scale: Whether the input is multiplied by a value for each of its features first; see
+            `acl_qlinear.prepack_int8`.
         activation: The activation function; see `acl_qlinear.linear`.
         negative_slope: Of leaky_relu.
         float_dtype: The weight's dtype before `acl_qlinear.quantize`; else None.
@@ -88,14 +91,17 @@ class PackedLinear(torch.nn.Module):
 
     def __init__(
         self, weight: Tensor, bias: Tensor | None, activation: str, negative_slope: float,
-        dtype: torch.dtype | None = None,
+        dtype: torch.dtype | None = None, pre_scale: Tensor | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
         if activation not in _ACTIVATIONS:
             raise ValueError(f"activation is {activation!r}, expected one of {', '.join(_ACTIVATIONS)}")
         self.packed = prepack(weight, bias)
+        if pre_scale is not None:
+            self.packed = prepack_int8(*unpack(self.packed), pre_scale)
         self.out_features, self.in_features = weight.shape
         self.has_bias = bias is not None
+        self.has_pre_scale = pre_scale is not None
         self._scales = 1 if weight.qscheme() == torch.per_tensor_affine else self.out_features
         self.activation = activation
         self.negative_slope = in_range("negative_slope", float(negative_slope))
@@ -134,7 +140,10 @@ class PackedLinear(torch.nn.Module):
         return float_view.FloatView(float_view.unpacked_bias, self.packed, (self.out_features,), self.float_dtype)
 
     def _quantized_weight(self) -> Tensor:
-        """Returns the quantized weight, qint8 [N, K], as PyTorch's quantized layers do."""
+        """Returns the quantized weight, qint8 [N, K], as PyTorch's quantized layers do.
+
+        What it is multiplied with is the input times the pre-scale, where there is one.
+        """
         return qint8_weight(*unpack(self.packed)[:3])
 
     def _float32_bias(self) -> Tensor | None:
@@ -144,7 +153,8 @@ class PackedLinear(torch.nn.Module):
     def extra_repr(self) -> str:
         fused = "" if self.activation == "none" else f", activation={self.activation}"
         parameters = "".join(f", {name}={getattr(self, name)}" for name in self._parameters_of_quantization)
-        return f"in_features={self.in_features}, out_features={self.out_features}{parameters}{fused}"
+        smooth = ", pre_scale" if self.has_pre_scale else ""
+        return f"in_features={self.in_features}, out_features={self.out_features}{parameters}{smooth}{fused}"
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in ("weight", "bias"):
@@ -171,7 +181,8 @@ class PackedLinear(torch.nn.Module):
         return new
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "packed": self.packed if self.packed.is_meta else unpack(self.packed)}
+        packed = self.packed if self.packed.is_meta else (*unpack(self.packed), pre_scale(self.packed))
+        return {**self.__dict__, "packed": packed}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         parts = state["packed"]
@@ -179,7 +190,7 @@ class PackedLinear(torch.nn.Module):
             # Counted, since 0.2.0 saved neither number.
             counts = {"has_bias": parts[3] is not None, "_scales": len(parts[1])}
             state = {**state, **counts, "packed": prepack_int8(*parts)}
-        super().__setstate__({**self._of_0_2(), **state})
+        super().__setstate__({"has_pre_scale": False, **self._of_0_2(), **state})
 
     def _parts(self) -> dict[str, Tensor]:
         """The arguments of `prepack_int8` by their keys in a state_dict; without values on the meta device."""
@@ -187,11 +198,15 @@ class PackedLinear(torch.nn.Module):
             N, K, new = self.out_features, self.in_features, self.packed.new_empty
             parts: Any = (
                 new((N, K), dtype=torch.int8), new(self._scales, dtype=torch.float64),
-                new(self._scales, dtype=torch.int32), new(N, dtype=torch.float32),
+                new(self._scales, dtype=torch.int32), new(N, dtype=torch.float32), new(K, dtype=torch.float32),
             )  # fmt: skip
         else:
-            parts = unpack(self.packed)
-        return dict(zip((*_WEIGHT, _BIAS) if self.has_bias else _WEIGHT, parts, strict=False))
+            parts = (*unpack(self.packed), pre_scale(self.packed))
+        return {name: part for name, part in zip(_PARTS, parts, strict=True) if name in self._names()}
+
+    def _names(self) -> tuple[str, ...]:
+        """The parts that the layer has."""
+        return (*_WEIGHT, *[_BIAS] * self.has_bias, *[_PRE_SCALE] * self.has_pre_scale)
 
     def _numbers(self) -> tuple[str, ...]:
         return (*self._parameters_of_quantization, "activation", "negative_slope")
@@ -218,7 +233,7 @@ class PackedLinear(torch.nn.Module):
     ) -> None:  # fmt: skip
         unknown: list[str] = []
         super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, missing_keys, unknown, error_msgs)
-        keys = {name: name for name in (*_WEIGHT, *([_BIAS] if self.has_bias else []), *self._numbers())}
+        keys = {name: name for name in (*self._names(), *self._numbers())}
         optional: tuple[str, ...] = ()
         if prefix + "weight_int8" not in state_dict and _is_int8(state_dict.get(prefix + "weight")):
             keys |= {name: key for name, key in _KEYS_OF_0_2.items() if name in keys}
@@ -252,14 +267,14 @@ class PackedLinear(torch.nn.Module):
         elif is_whole and given["weight_int8"].shape != (self.out_features, self.in_features):
             shape = list(given["weight_int8"].shape)
             errors.append(("weight_int8", f" has shape {shape}, expected [{self.out_features}, {self.in_features}]"))
-        elif is_whole or _BIAS in given:
+        elif changed := [name for name in self._names() if name in given and (is_whole or name not in _WEIGHT)]:
             try:
-                kept = {} if is_whole and (_BIAS in given or not self.has_bias) else self._parts()
-                weight, scale, zero_point = ((given if is_whole else kept)[name] for name in _WEIGHT)
-                new["packed"] = prepack_int8(weight, scale, zero_point, given.get(_BIAS, kept.get(_BIAS)))
-                new["_scales"] = scale.numel()
+                kept = {} if set(changed) == set(self._names()) else self._parts()
+                parts = kept | {name: given[name] for name in changed}
+                new["packed"] = prepack_int8(*(parts.get(name) for name in _PARTS))
+                new["_scales"] = parts["weight_scale"].numel()
             except (AttributeError, TypeError, ValueError, RuntimeError) as error:
-                errors.append(("weight_int8" if is_whole else _BIAS, f" cannot be packed: {error}"))
+                errors.append((changed[0], f" cannot be packed: {error}"))
         return errors, new
 
 
@@ -368,6 +383,7 @@ class DynamicLinear(PackedLinear):
         self, weight: Tensor, bias: Tensor | None, reduce_range: bool = False,
         activation: str = "none", negative_slope: float = 0.01, dtype: torch.dtype | None = None,
         granularity: str = "tensor", symmetric: bool = False, narrow_range: bool = False,
+        pre_scale: Tensor | None = None,
     ) -> None:  # fmt: skip
         """Packs the weight.
 
@@ -381,6 +397,7 @@ class DynamicLinear(PackedLinear):
             granularity: What shares a scale and a zero point: "tensor" or "row".
             symmetric: Whether zero points are 0; by row only.
             narrow_range: Whether -128 is left out; symmetric only.
+            pre_scale: float32 [K], or None; see `acl_qlinear.prepack_int8`.
 
         Raises:
             TypeError: As `acl_qlinear.prepack`.
@@ -388,7 +405,7 @@ class DynamicLinear(PackedLinear):
                 argument that does not go with the granularity.
         """
         check_dynamic(granularity, reduce_range, symmetric, narrow_range)
-        super().__init__(weight, bias, activation, negative_slope, dtype)
+        super().__init__(weight, bias, activation, negative_slope, dtype, pre_scale)
         self.reduce_range = reduce_range
         self.granularity = granularity
         self.symmetric = symmetric
@@ -447,6 +464,7 @@ class CalibratedLinear(PackedLinear):
     def __init__(
         self, weight: Tensor, bias: Tensor | None, x_scale: float, x_zero_point: int,
         activation: str = "none", negative_slope: float = 0.01, dtype: torch.dtype | None = None,
+        pre_scale: Tensor | None = None,
     ) -> None:  # fmt: skip
         """Packs the weight.
 
@@ -458,12 +476,13 @@ class CalibratedLinear(PackedLinear):
             activation: See `acl_qlinear.linear`.
             negative_slope: Of leaky_relu.
             dtype: Of the float layer that this one stands for: see `weight`. Else None.
+            pre_scale: float32 [K], or None; see `acl_qlinear.prepack_int8`.
 
         Raises:
             TypeError: As `acl_qlinear.prepack`.
             ValueError: As `acl_qlinear.prepack`; or another activation function, or a number out of range.
         """
-        super().__init__(weight, bias, activation, negative_slope, dtype)
+        super().__init__(weight, bias, activation, negative_slope, dtype, pre_scale)
         self.x_scale = in_range("x_scale", float(x_scale))
         self.x_zero_point = in_range("x_zero_point", int(x_zero_point))
 

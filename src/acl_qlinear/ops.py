@@ -37,7 +37,13 @@ def prepack(weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 @completed("prepack_int8")
-def prepack_int8(weight: Tensor, scale: Tensor, zero_point: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
+def prepack_int8(
+    weight: Tensor,
+    scale: Tensor,
+    zero_point: Tensor | None = None,
+    bias: Tensor | None = None,
+    pre_scale: Tensor | None = None,
+) -> Tensor:
     """`prepack` for plain tensors.
 
     Args:
@@ -45,6 +51,8 @@ def prepack_int8(weight: Tensor, scale: Tensor, zero_point: Tensor | None = None
         scale: float32 or float64, [1] (per tensor) or [N] (per channel).
         zero_point: Integers, [1] or [N], or None for 0.
         bias: float32 [N], in units of real numbers, or None.
+        pre_scale: float32 [K], which x is multiplied by, in float32, before it is quantized; or None. Such a weight
+            is for float activations alone.
 
     Returns:
         An opaque uint8 tensor [N, bytes], as from `prepack`.
@@ -53,12 +61,12 @@ def prepack_int8(weight: Tensor, scale: Tensor, zero_point: Tensor | None = None
         TypeError: As `prepack`.
         ValueError: As `prepack`.
     """
-    return _ops.prepack_int8.default(weight, scale, zero_point, bias)
+    return _ops.prepack_int8.default(weight, scale, zero_point, bias, pre_scale)
 
 
 @completed("unpack")
 def unpack(packed: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-    """Returns what `prepack` was given, exactly.
+    """Returns what `prepack` was given, exactly. `pre_scale` returns what is left of it.
 
     Args:
         packed: From `prepack` or `prepack_int8`.
@@ -69,6 +77,17 @@ def unpack(packed: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     """
     weight, scale, zero_point, bias = _ops.unpack.default(packed)
     return weight, scale, zero_point, bias if bias.numel() else None
+
+
+@completed("pre_scale")
+def pre_scale(packed: Tensor) -> Tensor | None:
+    """Returns the pre-scale of `prepack_int8`, float32 [K], or None.
+
+    Args:
+        packed: From `prepack` or `prepack_int8`.
+    """
+    values = _ops.pre_scale.default(packed)
+    return values if values.numel() else None
 
 
 @completed("kernel_name")
@@ -336,9 +355,12 @@ def _(weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 @torch.library.register_fake("acl_qlinear::prepack_int8")
-def _(weight: Tensor, scale: Tensor, zero_point: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
+def _(
+    weight: Tensor, scale: Tensor, zero_point: Tensor | None = None, bias: Tensor | None = None,
+    pre_scale: Tensor | None = None,
+) -> Tensor:  # fmt: skip
     _check_has_values("weight", weight)
-    _check_devices(weight=weight, scale=scale, zero_point=zero_point, bias=bias)
+    _check_devices(weight=weight, scale=scale, zero_point=zero_point, bias=bias, pre_scale=pre_scale)
     return weight.new_empty((weight.shape[0], torch.library.get_ctx().new_dynamic_size()), dtype=torch.uint8)
 
 
@@ -353,6 +375,12 @@ def _(packed: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         packed.new_empty((scales,), dtype=torch.int32),
         packed.new_empty((context.new_dynamic_size(),), dtype=torch.float32),
     )
+
+
+@torch.library.register_fake("acl_qlinear::pre_scale")
+def _(packed: Tensor) -> Tensor:
+    _check_has_values("packed", packed)
+    return packed.new_empty((torch.library.get_ctx().new_dynamic_size(),), dtype=torch.float32)
 
 
 @torch.library.register_fake("acl_qlinear::linear")

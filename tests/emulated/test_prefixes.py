@@ -36,8 +36,8 @@ def run_tests(installed: Installed, run_in: Run, exchange: Path) -> Callable[...
     def run(
         microarchitecture: str, torch: str, *options: str, files: list[str] | None = None, cpu: str | None = None
     ) -> str:
-        with_torchao = torch == TORCH
-        ignored = [] if with_torchao else [f"--ignore={INSIDE / 'test_torchao.py'}"]
+        with_libraries = torch == TORCH
+        ignored = [] if with_libraries else [f"--ignore={INSIDE / file}" for file in OF_LIBRARIES]
         done = run_in(
             installed(microarchitecture, torch),
             inside_command(*options, *ignored, files=files),
@@ -45,7 +45,7 @@ def run_tests(installed: Installed, run_in: Run, exchange: Path) -> Callable[...
             ONEDNN_PIN=ONEDNN[torch],
             EXCHANGE=str(exchange),
             EXCHANGE_AS=f"{microarchitecture}-{torch}.pt",
-            TORCHAO="1" if with_torchao else "",
+            TORCHAO="1" if with_libraries else "",
             **{name: value for name, value in os.environ.items() if name.startswith("FUZZ_")},
         )
         return printed_by_passing_tests(done)
@@ -55,6 +55,8 @@ def run_tests(installed: Installed, run_in: Run, exchange: Path) -> Callable[...
 
 ONEDNN = dict(rows("pytorch", "onednn"))
 OLDEST, NEWEST = TORCHES[0], TORCHES[-1]
+# They need libraries that are only in the prefixes of one PyTorch.
+OF_LIBRARIES = ["test_torchao.py", "test_compressed_tensors.py"]
 # All tests, once for each way of building and for the oldest PyTorch. Where only the microarchitecture differs,
 # those of numbers, saved models and processes; elsewhere a test for each part. --all runs all.
 WHOLE = {(MICROARCHITECTURES[-1], TORCH), (MICROARCHITECTURES[0], OLDEST), (MICROARCHITECTURES[-1], NEWEST)}

@@ -69,7 +69,7 @@ def make_case(M: int, K: int, N: int, kind: str) -> Case:
     torch.manual_seed(M * 1_000_003 + K * 1_009 + N)
     activations, weights = kind.split()
     fp32 = torch.nn.Linear(K, N)
-    weight = acl_qlinear.conversion.quantized_weight(fp32, per_channel=weights == "channel")
+    weight = acl_qlinear.conversion.quantized_weight(fp32.weight, per_channel=weights == "channel")
     bias = fp32.bias.detach()
     x = torch.randn(M, K)
     if activations == "dynamic-row":

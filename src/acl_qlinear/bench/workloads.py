@@ -114,7 +114,7 @@ def _grow(engine: str, blocks: int) -> float:
     torch.set_num_threads(1)
     block = [(768, 768)] * 4 + [(768, 3072), (3072, 768)]
     fp32 = {(K, N): torch.nn.Linear(K, N) for K, N in set(block)}
-    weights = {shape: quantized_weight(layer, per_channel=True) for shape, layer in fp32.items()}
+    weights = {shape: quantized_weight(layer.weight, per_channel=True) for shape, layer in fp32.items()}
     before = _status("VmRSS")
     layers = []
     for K, N in block * blocks:

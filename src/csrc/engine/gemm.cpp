@@ -36,8 +36,7 @@ void pack_part(const TileKernel& kernel, const Rows& x, int64_t first, int64_t b
     for (int64_t k = 0; k < count; k += kQuantizedAtOnce) {
         const int64_t some = std::min(kQuantizedAtOnce, count - k);
         for (int64_t j = 0; j <= last; ++j) {
-            quantize(x.type, x.at(first + j, begin + k), static_cast<size_t>(some), x.quantizations[first + j],
-                     values[j]);
+            quantize(x.floats(first + j, begin + k, some), x.quantizations[first + j], values[j]);
         }
         kernel.pack(row, 0, some, vdupq_n_s8(0), out + kernel.rows * k);
     }

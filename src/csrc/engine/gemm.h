@@ -26,6 +26,11 @@ struct Rows {
     const void* data;
     int64_t count, K;
     const RowQuantization* quantizations; // of floats: one for each row
+    const float* pre_scale;               // of floats; see PackedWeight
+
+    Floats floats(int64_t row, int64_t k, int64_t some) const {
+        return {type, at(row, k), static_cast<size_t>(some), pre_scale ? pre_scale + k : nullptr};
+    }
 
     const void* at(int64_t row, int64_t k) const {
         return static_cast<const char*>(data) + static_cast<size_t>(row * K + k) * size_of(type);

@@ -178,9 +178,9 @@ Epilogue from_column(Epilogue e, int64_t column) {
 Rows as_integers(const Rows& x, std::vector<int8_t>& values) {
     values.resize(static_cast<size_t>(x.count * x.K + kChunk));
     for (int64_t row = 0; row < x.count; ++row) {
-        quantize(x.type, x.at(row, 0), static_cast<size_t>(x.K), x.quantizations[row], values.data() + row * x.K);
+        quantize(x.floats(row, 0, x.K), x.quantizations[row], values.data() + row * x.K);
     }
-    return {DType::s8, values.data(), x.count, x.K, x.quantizations};
+    return {DType::s8, values.data(), x.count, x.K, x.quantizations, nullptr};
 }
 
 // For each row of x, of type s8 or u8, the sum of its values as s8.
@@ -230,8 +230,7 @@ const RowQuantization* quantizations_of(const LinearCall& call, const Rows& x) {
         return all;
     }
     for (int64_t row = 0; row < x.count; ++row) {
-        const Range range = range_of(x.type, x.at(row, 0), static_cast<size_t>(x.K));
-        all[row] = choose_row_quantization(x.type, range, call.per_row);
+        all[row] = choose_row_quantization(x.type, range_of(x.floats(row, 0, x.K)), call.per_row);
     }
     return all;
 }
@@ -239,7 +238,7 @@ const RowQuantization* quantizations_of(const LinearCall& call, const Rows& x) {
 // The rows of x that a tile needs.
 Rows rows_of(const Task& task, const Tile& tile) {
     const LinearCall& call = task.call;
-    Rows x{call.x.type, call.x.data, tile.rows, task.weight.K, nullptr};
+    Rows x{call.x.type, call.x.data, tile.rows, task.weight.K, nullptr, task.weight.pre_scale};
     x.data = x.at(tile.row, 0);
     x.quantizations = is_8bit(x.type) ? nullptr : quantizations_of(call, x);
     return x;
@@ -276,6 +275,9 @@ void run_tile(const Task& task, const Tile& tile) {
 } // namespace
 
 void linear(const LinearCall& call, const PackedWeight& weight, const Parallel& parallel) {
+    if (weight.pre_scale && is_8bit(call.x.type)) {
+        throw std::invalid_argument("x has integers, expected floats: the weight was packed with a pre_scale");
+    }
     if (call.M == 0) {
         return;
     }

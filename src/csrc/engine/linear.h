@@ -23,8 +23,8 @@ struct LinearCall {
 };
 
 // Keeps no state; any number of threads may call it with the same weights at once.
-// Throws std::invalid_argument when y is s8 or u8 and scale(x) * scale(w) / scale(y), or one of
-// its parts that is used alone, is not a normal fp32 number.
+// Throws std::invalid_argument when x is s8 or u8 and the weight has a pre-scale; and when y is s8 or u8 and
+// scale(x) * scale(w) / scale(y), or one of its parts that is used alone, is not a normal fp32 number.
 void linear(const LinearCall& call, const PackedWeight& weight, const Parallel& parallel);
 
 } // namespace acl_qlinear

@@ -9,6 +9,7 @@
 #include <string>
 
 #include "engine/gemm.h"
+#include "engine/quantize.h"
 #include "kernels/integers.h"
 
 namespace acl_qlinear {
@@ -20,6 +21,7 @@ constexpr size_t kAlign = 64;
 // Vectors of one value per column have room up to a multiple of this.
 constexpr int64_t kPaddedColumns = 16;
 static_assert(kPaddedColumns % kEpilogueColumns == 0, "a call's terms are made of whole blocks of columns");
+static_assert(kPaddedColumns % kFloatsAtOnce == 0, "floats are quantized in whole vectors");
 
 struct Header {
     uint64_t magic;
@@ -31,12 +33,13 @@ struct Header {
     int64_t scale_count;
     uint32_t bias_is_nonzero;
     uint32_t bias_was_given;
-    uint64_t has_zero_points;
+    uint32_t has_zero_points;
+    uint32_t has_pre_scale;
     char family[48];
 };
 
 struct Layout {
-    size_t column_sums, scales, bias, zero_points, values, size;
+    size_t column_sums, scales, bias, zero_points, pre_scale, values, size;
 };
 
 Layout layout_of(const Header& header, const KernelFamily& family) {
@@ -46,7 +49,9 @@ Layout layout_of(const Header& header, const KernelFamily& family) {
     at.scales = at.column_sums + columns * sizeof(int32_t);
     at.bias = at.scales + (header.scale_count == 1 ? kAlign : columns * sizeof(double));
     at.zero_points = at.bias + columns * sizeof(float);
-    at.values = at.zero_points + (header.has_zero_points ? columns * sizeof(int32_t) : 0);
+    at.pre_scale = at.zero_points + (header.has_zero_points ? columns * sizeof(int32_t) : 0);
+    const size_t rows = static_cast<size_t>(round_up(header.K, kPaddedColumns));
+    at.values = at.pre_scale + (header.has_pre_scale ? rows * sizeof(float) : 0);
     at.size = round_up(at.values + family.packed_bytes(header.N, header.K), static_cast<size_t>(header.N));
     return at;
 }
@@ -64,6 +69,7 @@ Header header_of(const WeightSource& source, const KernelFamily& family) {
     header.bias_is_nonzero = source.bias && std::any_of(source.bias, source.bias + source.N, is_not_0);
     header.has_zero_points =
         source.zero_points && std::any_of(source.zero_points, source.zero_points + source.scale_count, is_not_0);
+    header.has_pre_scale = source.pre_scale != nullptr;
     std::string(family.name).copy(header.family, sizeof header.family - 1);
     header.size = layout_of(header, family).size;
     return header;
@@ -98,6 +104,12 @@ void check(const WeightSource& s) {
     for (int64_t n = 0; s.bias && n < s.N; ++n) {
         if (!std::isfinite(s.bias[n])) {
             throw std::invalid_argument("bias[" + text(n) + "] is " + text(s.bias[n]) + ", expected a finite number");
+        }
+    }
+    for (int64_t k = 0; s.pre_scale && k < s.K; ++k) {
+        if (!std::isfinite(s.pre_scale[k])) {
+            throw std::invalid_argument("pre_scale[" + text(k) + "] is " + text(s.pre_scale[k]) +
+                                        ", expected a finite number");
         }
     }
 }
@@ -137,6 +149,9 @@ void pack(const WeightSource& source, const PackPlan& plan, void* bytes) {
               source.scales[0]);
     if (source.bias) {
         std::memcpy(base + at.bias, source.bias, static_cast<size_t>(N) * sizeof(float));
+    }
+    if (source.pre_scale) {
+        std::memcpy(base + at.pre_scale, source.pre_scale, static_cast<size_t>(K) * sizeof(float));
     }
     pack_weights(*plan.family, N, K, source.values, reinterpret_cast<int8_t*>(base + at.values));
 }
@@ -193,6 +208,7 @@ PackedWeight checked_view(const void* bytes, size_t size) {
     packed.scales = reinterpret_cast<const double*>(base + at.scales);
     packed.bias = reinterpret_cast<const float*>(base + at.bias);
     packed.zero_points = header.has_zero_points ? reinterpret_cast<const int32_t*>(base + at.zero_points) : nullptr;
+    packed.pre_scale = header.has_pre_scale ? reinterpret_cast<const float*>(base + at.pre_scale) : nullptr;
     packed.values = reinterpret_cast<const int8_t*>(base + at.values);
     return packed;
 }

@@ -5,11 +5,11 @@
 // shared between threads and processes, and used for every M and thread count:
 //
 //   Header | column sums int32[N] | scales double[1 or N] | bias float[N] | zero points int32[N] |
-//   weights, as pack_weights leaves them
+//   pre-scale float[K] | weights, as pack_weights leaves them
 //
-// each part aligned to 64 bytes, N rounded up to 16 in all but the last, with copies of the
-// first scale; zero points are there only where one is not 0; the whole size is a multiple of N. After
-// the column sums and after the bias, kEpilogueColumns - 1 values more can be read.
+// each part aligned to 64 bytes, N and K rounded up to 16 in all but the last, with copies of the
+// first scale; zero points are there only where one is not 0, a pre-scale where one was given; the whole size
+// is a multiple of N. After the column sums and after the bias, kEpilogueColumns - 1 values more can be read.
 #pragma once
 
 #include <cstddef>
@@ -28,6 +28,7 @@ struct WeightSource {
     int64_t scale_count;        // 1 (per tensor) or N (per channel)
     const float* bias;          // [N], or nullptr
     const int32_t* zero_points; // scale_count values, -128 to 127, or nullptr for zeros
+    const float* pre_scale;     // [K], what x is multiplied by before it is quantized; or nullptr
 };
 
 // A checked view of packed bytes.
@@ -41,6 +42,7 @@ struct PackedWeight {
     const double* scales;
     const float* bias;          // zeros where there is none
     const int32_t* zero_points; // nullptr where all are 0
+    const float* pre_scale;     // nullptr where there is none; zeros follow, up to a multiple of kFloatsAtOnce
     const KernelFamily* family;
     const int8_t* values; // packed
 };

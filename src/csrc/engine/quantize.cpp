@@ -5,22 +5,61 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <limits>
+#include <type_traits>
 
 #include "engine/floats.h"
 
 namespace acl_qlinear {
 namespace {
 
-constexpr size_t kStep = 16;
-
 struct Vectors {
     float32x4_t v[4];
 };
 
-template <typename T> Vectors load16(const T* x) {
-    return {{load4(x), load4(x + 4), load4(x + 8), load4(x + 12)}};
+// Floats as they are.
+template <typename T> struct Plain {
+    const T* x;
+
+    Vectors load(size_t i) const { return {{load4(x + i), load4(x + i + 4), load4(x + i + 8), load4(x + i + 12)}}; }
+
+    // The same values, but as many as fit into a vector: from `begin` on, and the first one for those beyond `count`.
+    template <typename Body> auto with_few(size_t begin, size_t count, const Body& body) const {
+        T few[kFloatsAtOnce];
+        for (size_t i = 0; i < kFloatsAtOnce; ++i) {
+            few[i] = x[begin + i < count ? begin + i : begin];
+        }
+        return body(Plain<T>{few});
+    }
+};
+
+// Each times a value of its own.
+template <typename T> struct Scaled {
+    Plain<T> plain;
+    const float* scale;
+
+    Vectors load(size_t i) const {
+        Vectors values = plain.load(i);
+        for (int j = 0; j < 4; ++j) {
+            values.v[j] = vmulq_f32(values.v[j], vld1q_f32(scale + i + 4 * j));
+        }
+        return values;
+    }
+
+    template <typename Body> auto with_few(size_t begin, size_t count, const Body& body) const {
+        return Plain<float>{scale}.with_few(begin, count, [&](const auto& scales) {
+            return plain.with_few(begin, count, [&](const auto& values) { return body(Scaled<T>{values, scales.x}); });
+        });
+    }
+};
+
+// Calls `body` with floats of a type that is known when it is compiled.
+template <typename Body> auto with_source(const Floats& floats, const Body& body) {
+    return with_floats(floats.type, floats.x, [&](const auto* x) {
+        using T = std::remove_const_t<std::remove_pointer_t<decltype(x)>>;
+        const Plain<T> plain{x};
+        return floats.pre_scale ? body(Scaled<T>{plain, floats.pre_scale}) : body(plain);
+    });
 }
 
 inline int8x16_t quantize16(const Vectors& x, float32x4_t inverse_scale, int16x8_t zero_point) {
@@ -33,32 +72,27 @@ inline int8x16_t quantize16(const Vectors& x, float32x4_t inverse_scale, int16x8
     return vqmovn_high_s16(vqmovn_s16(low), high);
 }
 
-template <typename T> void quantize_all(const T* x, size_t count, const RowQuantization& q, int8_t* out) {
+template <typename Source> void quantize_all(const Source& x, size_t count, const RowQuantization& q, int8_t* out) {
     const float32x4_t inverse_scale = vdupq_n_f32(q.inverse_scale);
     const int16x8_t zero_point = vdupq_n_s16(static_cast<int16_t>(q.zero_point));
     size_t i = 0;
-    for (; i + kStep <= count; i += kStep) {
-        vst1q_s8(out + i, quantize16(load16(x + i), inverse_scale, zero_point));
+    for (; i + kFloatsAtOnce <= count; i += kFloatsAtOnce) {
+        vst1q_s8(out + i, quantize16(x.load(i), inverse_scale, zero_point));
     }
     if (i < count) {
-        T last[kStep] = {};
-        std::memcpy(last, x + i, (count - i) * sizeof(T));
-        vst1q_s8(out + i, quantize16(load16(last), inverse_scale, zero_point));
+        x.with_few(i, count,
+                   [&](const auto& last) { vst1q_s8(out + i, quantize16(last.load(0), inverse_scale, zero_point)); });
     }
 }
 
 // vminq and vmaxq return NaN where either operand is.
-template <typename T> Range range_of_all(const T* x, size_t count) {
-    T first[kStep];
-    // Fewer values than a vector: the first one stands in for the missing.
-    for (size_t i = 0; i < kStep; ++i) {
-        first[i] = x[i < count ? i : 0];
-    }
+template <typename Source> Range range_of_all(const Source& x, size_t count) {
     // The last values, some of which may be there twice.
-    const Vectors last = load16(count > kStep ? x + count - kStep : first);
+    const Vectors last = count > kFloatsAtOnce ? x.load(count - kFloatsAtOnce)
+                                               : x.with_few(0, count, [](const auto& first) { return first.load(0); });
     Vectors lowest = last, highest = last;
-    for (size_t i = 0; i + kStep <= count; i += kStep) {
-        const Vectors values = load16(x + i);
+    for (size_t i = 0; i + kFloatsAtOnce <= count; i += kFloatsAtOnce) {
+        const Vectors values = x.load(i);
         for (int j = 0; j < 4; ++j) {
             lowest.v[j] = vminq_f32(lowest.v[j], values.v[j]);
             highest.v[j] = vmaxq_f32(highest.v[j], values.v[j]);
@@ -71,15 +105,15 @@ template <typename T> Range range_of_all(const T* x, size_t count) {
 
 } // namespace
 
-void quantize(DType type, const void* x, size_t count, const RowQuantization& q, int8_t* out) {
-    with_floats(type, x, [&](const auto* values) { quantize_all(values, count, q, out); });
+void quantize(const Floats& floats, const RowQuantization& q, int8_t* out) {
+    with_source(floats, [&](const auto& source) { quantize_all(source, floats.count, q, out); });
 }
 
-Range range_of(DType type, const void* x, size_t count) {
-    if (count == 0) {
+Range range_of(const Floats& floats) {
+    if (floats.count == 0) {
         return {0, 0};
     }
-    return with_floats(type, x, [count](const auto* values) { return range_of_all(values, count); });
+    return with_source(floats, [&](const auto& source) { return range_of_all(source, floats.count); });
 }
 
 Quantization choose_quantization(const Range& range, bool reduce_range) {

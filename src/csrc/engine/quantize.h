@@ -16,15 +16,27 @@ struct RowQuantization {
     int32_t zero_point;
 };
 
-// `count` floats as s8. `out` has room up to the next multiple of 16.
-void quantize(DType type, const void* x, size_t count, const RowQuantization& q, int8_t* out);
+// How many floats are read, and values written, at a time.
+constexpr size_t kFloatsAtOnce = 16;
+
+// Floats of a row of activations.
+struct Floats {
+    DType type;
+    const void* x;
+    size_t count;
+    // What each is multiplied by in fp32, readable up to a multiple of kFloatsAtOnce; nullptr for nothing.
+    const float* pre_scale;
+};
+
+// Floats as s8. `out` has room up to the next multiple of kFloatsAtOnce.
+void quantize(const Floats& floats, const RowQuantization& q, int8_t* out);
 
 struct Range {
     float lowest, highest; // NaN where a value is
 };
 
-// The range of `count` floats; {0, 0} when there are none.
-Range range_of(DType type, const void* x, size_t count);
+// {0, 0} when there are no floats.
+Range range_of(const Floats& floats);
 
 // The quantization of u8 values, or of 7 bits of them, that covers a range and has a zero point for 0. `range`:
 // without NaN. As PyTorch's quantize_utils (ATen/native/quantized/cpu/QuantUtils.h, ChooseQuantizationParams),

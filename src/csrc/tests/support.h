@@ -83,7 +83,9 @@ public:
         return low + (high - low) * (static_cast<double>(bits64() >> 11) * 0x1p-53);
     }
 
-    template <typename T, size_t count> T one_of(const T (&all)[count]) { return all[integer(0, count - 1)]; }
+    template <typename T, size_t count> T one_of(const T (&all)[count], int64_t first = 0) {
+        return all[integer(first, count - 1)];
+    }
 
     template <typename Values> void fill_bytes(Values& values) {
         auto* const bytes = reinterpret_cast<unsigned char*>(values.data());

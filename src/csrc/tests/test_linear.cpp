@@ -37,6 +37,7 @@ void on_new_threads(int64_t count, RangeFunction f) {
 }
 
 constexpr DType kTypes[] = {DType::s8, DType::u8, DType::f32, DType::bf16, DType::f16};
+constexpr int64_t kFirstFloat = 2;
 
 // A layer with random contents, and a call of it.
 struct Layer {
@@ -45,6 +46,7 @@ struct Layer {
     std::vector<double> scales;
     std::vector<float> bias;
     std::vector<int32_t> zero_points;
+    std::vector<float> pre_scale;
     const KernelFamily* family;
     std::unique_ptr<Guarded<char>> bytes;
     PackedWeight packed{};
@@ -66,13 +68,19 @@ struct Layer {
                 zero_points.push_back(static_cast<int32_t>(random.integer(-128, 127)));
             }
         }
+        if (random.integer(0, 3) == 0) {
+            for (int64_t k = 0; k < K; ++k) {
+                pre_scale.push_back(static_cast<float>(random.real(0.1, 2)));
+            }
+        }
         const WeightSource source{values.data(),
                                   N,
                                   K,
                                   scales.data(),
                                   static_cast<int64_t>(scales.size()),
                                   bias.empty() ? nullptr : bias.data(),
-                                  zero_points.empty() ? nullptr : zero_points.data()};
+                                  zero_points.empty() ? nullptr : zero_points.data(),
+                                  pre_scale.empty() ? nullptr : pre_scale.data()};
         const PackPlan plan = plan_packing(source, of);
         bytes = std::make_unique<Guarded<char>>(plan.size, 64);
         pack(source, plan, bytes->data());
@@ -92,19 +100,18 @@ std::vector<RowQuantization> quantizations(const Layer& layer, const LinearCall&
             const auto scale = static_cast<float>(call.x.quantization.scale);
             all.push_back({scale, 1 / scale, call.x.quantization.zero_point});
         } else {
-            const Rows x{call.x.type, call.x.data, layer.M, layer.K, nullptr};
-            const Range range = range_of(x.type, x.at(m, 0), static_cast<size_t>(layer.K));
-            all.push_back(choose_row_quantization(x.type, range, call.per_row));
+            const Rows x{call.x.type, call.x.data, layer.M, layer.K, nullptr, layer.packed.pre_scale};
+            all.push_back(choose_row_quantization(x.type, range_of(x.floats(m, 0, layer.K)), call.per_row));
         }
     }
     return all;
 }
 
-// The s8 value that the GEMM reads for one of x.
-int32_t signed_value(const Input& x, int64_t i, const RowQuantization& q) {
+// The s8 value that the GEMM reads for x[i]; pre_scale: of its column.
+int32_t signed_value(const Input& x, int64_t i, float pre_scale, const RowQuantization& q) {
     const auto integer = [&](float value) {
         return int32_t{testing::saturated<int8_t>(
-            testing::saturated<int16_t>(testing::rounded(value * q.inverse_scale)) + q.zero_point)};
+            testing::saturated<int16_t>(testing::rounded(value * pre_scale * q.inverse_scale)) + q.zero_point)};
     };
     switch (x.type) {
     case DType::s8: return static_cast<const int8_t*>(x.data)[i];
@@ -157,7 +164,8 @@ int wrong_outputs(const Layer& layer, const LinearCall& call) {
     int wrong = 0;
     for (int64_t m = 0; m < layer.M; ++m) {
         for (int64_t k = 0; k < layer.K; ++k) {
-            x[static_cast<size_t>(k)] = signed_value(call.x, m * layer.K + k, rows[static_cast<size_t>(m)]);
+            const float pre_scale = layer.pre_scale.empty() ? 1 : layer.pre_scale[static_cast<size_t>(k)];
+            x[static_cast<size_t>(k)] = signed_value(call.x, m * layer.K + k, pre_scale, rows[static_cast<size_t>(m)]);
         }
         for (int64_t n = 0; n < layer.N; ++n) {
             int32_t sum = 0;
@@ -177,7 +185,8 @@ Quantization random_quantization(DType type, double scale, Random& random) {
 }
 
 void check_call(const Layer& layer, int64_t threads, Random& random) {
-    const DType x_type = random.one_of(kTypes), y_type = random.one_of(kTypes);
+    const DType x_type = random.one_of(kTypes, layer.pre_scale.empty() ? 0 : kFirstFloat);
+    const DType y_type = random.one_of(kTypes);
     Guarded<char> x(static_cast<size_t>(layer.M * layer.K) * size_of(x_type), size_of(x_type));
     Guarded<char> y(static_cast<size_t>(layer.M * layer.N) * size_of(y_type), size_of(y_type));
     random.fill_bytes(x);
@@ -201,7 +210,8 @@ void check_call(const Layer& layer, int64_t threads, Random& random) {
     description << "by row " << static_cast<int>(call.per_row) << ", " << layer.family->name << ", M=" << layer.M
                 << " N=" << layer.N << " K=" << layer.K << ", threads " << threads << ", types "
                 << static_cast<int>(x_type) << " and " << static_cast<int>(y_type) << ", scales " << layer.scales.size()
-                << ", bias " << !layer.bias.empty() << ", zero points " << !layer.zero_points.empty();
+                << ", bias " << !layer.bias.empty() << ", zero points " << !layer.zero_points.empty() << ", pre-scale "
+                << !layer.pre_scale.empty();
     testing::current_case() = description.str();
     std::thread caller([&] { linear(call, layer.packed, {threads, on_new_threads}); });
     caller.join();
@@ -304,7 +314,7 @@ struct Cancelling {
     }
 
     std::vector<int8_t> run() const {
-        const WeightSource source{w.data(), N, K, &w_scale, 1, bias.data(), nullptr};
+        const WeightSource source{w.data(), N, K, &w_scale, 1, bias.data(), nullptr, nullptr};
         const PackPlan plan = plan_packing(source);
         Guarded<char> bytes(plan.size, 64);
         pack(source, plan, bytes.data());
@@ -394,10 +404,26 @@ std::string error_of(const LinearCall& call, const PackedWeight& weight) {
     return "nothing";
 }
 
+TEST(Linear, IntegersHaveNoPreScale) {
+    const int8_t value = 1;
+    const double scale = 0.5;
+    const float pre_scale = 2;
+    const WeightSource source{&value, 1, 1, &scale, 1, nullptr, nullptr, &pre_scale};
+    const PackPlan plan = plan_packing(source);
+    Guarded<char> bytes(plan.size, 64);
+    pack(source, plan, bytes.data());
+    float y = 0;
+    for (const DType type : {DType::s8, DType::u8}) {
+        EXPECT_EQ(
+            error_of({1, {type, &value, {1, 0}}, {DType::f32, &y, {}}, {}}, checked_view(bytes.data(), plan.size)),
+            "x has integers, expected floats: the weight was packed with a pre_scale");
+    }
+}
+
 TEST(Linear, ScalesThatFp32CannotHoldAreNamed) {
     const int8_t value = 1;
     const double scale = 0.5;
-    const WeightSource source{&value, 1, 1, &scale, 1, nullptr, nullptr};
+    const WeightSource source{&value, 1, 1, &scale, 1, nullptr, nullptr, nullptr};
     const PackPlan plan = plan_packing(source);
     Guarded<char> bytes(plan.size, 64);
     pack(source, plan, bytes.data());

@@ -71,6 +71,7 @@ struct Source {
     std::vector<double> scales;
     std::vector<float> bias;
     std::vector<int32_t> zero_points;
+    std::vector<float> pre_scale;
     int64_t N, K;
 
     Source(int64_t outputs, int64_t inputs, bool per_channel)
@@ -84,7 +85,8 @@ struct Source {
                 scales.data(),
                 static_cast<int64_t>(scales.size()),
                 bias.empty() ? nullptr : bias.data(),
-                zero_points.empty() ? nullptr : zero_points.data()};
+                zero_points.empty() ? nullptr : zero_points.data(),
+                pre_scale.empty() ? nullptr : pre_scale.data()};
     }
 
     std::vector<char> packed() const {
@@ -116,6 +118,11 @@ TEST(Packing, PackedWeightHasAllThatWasGiven) {
         for (int32_t& zero_point : source.zero_points) {
             zero_point = std::clamp(zero_point, -128, 127);
         }
+        if (random.integer(0, 1)) {
+            for (int64_t k = 0; k < source.K; ++k) {
+                source.pre_scale.push_back(static_cast<float>(random.real(-9, 9)));
+            }
+        }
         const std::vector<char> bytes = source.packed();
         EXPECT_EQ(bytes.size() % static_cast<size_t>(source.N), 0U);
         const PackedWeight packed = checked_view(bytes.data(), bytes.size());
@@ -144,6 +151,8 @@ TEST(Packing, PackedWeightHasAllThatWasGiven) {
         for (int64_t n = 0; packed.zero_points && n < source.N; ++n) {
             EXPECT_EQ(packed.zero_points[n], zero_point(n));
         }
+        EXPECT_EQ(packed.pre_scale != nullptr, !source.pre_scale.empty());
+        EXPECT_TRUE(std::equal(source.pre_scale.begin(), source.pre_scale.end(), packed.pre_scale));
         std::vector<int8_t> values(source.values.size());
         unpack(packed, values.data());
         EXPECT_EQ(values, source.values);
@@ -184,6 +193,11 @@ TEST(Packing, BadWeightsAreRefused) {
                   v = s.view();
               }),
               "bias[1] is inf, expected a finite number");
+    EXPECT_EQ(error([](Source& s, WeightSource& v) {
+                  s.pre_scale = {1, 1, 1, 1, 1, NAN};
+                  v = s.view();
+              }),
+              "pre_scale[5] is nan, expected a finite number");
     EXPECT_EQ(error([](Source&, WeightSource&) {}), "nothing");
 }
 

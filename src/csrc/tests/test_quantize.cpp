@@ -2,6 +2,8 @@
 // Quantization of activations, and their range.
 #include <gtest/gtest.h>
 
+#include <memory>
+
 #include "engine/quantize.h"
 #include "kernels/integers.h"
 #include "tests/support.h"
@@ -36,19 +38,31 @@ template <typename T> class Quantize : public ::testing::Test {};
 using Types = ::testing::Types<Fp32, Bf16, Fp16>;
 TYPED_TEST_SUITE(Quantize, Types);
 
+// A pre-scale for `count` values, readable as far as one of a packed weight; or none.
+std::unique_ptr<Guarded<float>> random_pre_scale(size_t count, Random& random) {
+    if (random.integer(0, 1)) {
+        return nullptr;
+    }
+    auto all = std::make_unique<Guarded<float>>(round_up(count, kFloatsAtOnce));
+    std::generate_n(all->begin(), count, [&] { return static_cast<float>(random.real(-2, 2)); });
+    return all;
+}
+
 TYPED_TEST(Quantize, EveryCount) {
     Random random(8);
-    for (size_t count = 1; count <= 70; ++count) {
+    for (size_t count = 1; count <= 140; ++count) {
+        const auto pre_scale = random_pre_scale(count, random);
         Guarded<typename TypeParam::Value> x(count);
         for (typename TypeParam::Value& value : x) {
             value = TypeParam::store(static_cast<float>(random.real(-2, 2)));
         }
         const RowQuantization q{0, static_cast<float>(random.real(10, 200)),
                                 static_cast<int32_t>(random.integer(-128, 127))};
-        Guarded<int8_t> result(round_up(count, size_t{16}));
-        quantize(TypeParam::type, x.data(), count, q, result.data());
+        Guarded<int8_t> result(round_up(count, kFloatsAtOnce));
+        quantize({TypeParam::type, x.data(), count, pre_scale ? pre_scale->data() : nullptr}, q, result.data());
         for (int64_t i = 0; i < static_cast<int64_t>(count); ++i) {
-            const int64_t expected = testing::rounded(TypeParam::load(x[i]) * q.inverse_scale) + q.zero_point;
+            const float value = TypeParam::load(x[i]) * (pre_scale ? (*pre_scale)[i] : 1);
+            const int64_t expected = testing::rounded(value * q.inverse_scale) + q.zero_point;
             EXPECT_EQ(result[i], testing::saturated<int8_t>(expected)) << TypeParam::load(x[i]);
         }
     }
@@ -60,8 +74,8 @@ TYPED_TEST(Quantize, TiesAndExtremes) {
     const int8_t expected[] = {0, 2, 2, 0, -2, -2, 126, 127, -128, -128, 127, -128, 127, -128, 127, -128, 0, 0};
     Guarded<typename TypeParam::Value> x(std::size(special));
     std::transform(std::begin(special), std::end(special), x.begin(), TypeParam::store);
-    Guarded<int8_t> result(round_up(x.size(), size_t{16}));
-    quantize(TypeParam::type, x.data(), x.size(), {1, 1, 0}, result.data());
+    Guarded<int8_t> result(round_up(x.size(), kFloatsAtOnce));
+    quantize({TypeParam::type, x.data(), x.size(), nullptr}, {1, 1, 0}, result.data());
     for (int64_t i = 0; i < static_cast<int64_t>(x.size()); ++i) {
         EXPECT_EQ(result[i], expected[i]) << special[i];
     }
@@ -69,19 +83,21 @@ TYPED_TEST(Quantize, TiesAndExtremes) {
 
 TYPED_TEST(Quantize, RangeOfEveryCount) {
     Random random(9);
-    for (size_t count = 1; count <= 70; ++count) {
+    for (size_t count = 1; count <= 140; ++count) {
+        const auto pre_scale = random_pre_scale(count, random);
         for (const int64_t nan : {int64_t{-1}, random.integer(0, static_cast<int64_t>(count) - 1)}) {
             Guarded<typename TypeParam::Value> x(count);
             float lowest = INFINITY, highest = -INFINITY;
-            for (typename TypeParam::Value& value : x) {
-                value = TypeParam::store(static_cast<float>(random.real(-9, -1)));
-                lowest = std::fmin(lowest, TypeParam::load(value));
-                highest = std::fmax(highest, TypeParam::load(value));
+            for (int64_t i = 0; i < static_cast<int64_t>(count); ++i) {
+                x[i] = TypeParam::store(static_cast<float>(random.real(-9, -1)));
+                const float value = TypeParam::load(x[i]) * (pre_scale ? (*pre_scale)[i] : 1);
+                lowest = std::fmin(lowest, value);
+                highest = std::fmax(highest, value);
             }
             if (nan >= 0) {
                 x[nan] = TypeParam::store(NAN);
             }
-            const Range range = range_of(TypeParam::type, x.data(), count);
+            const Range range = range_of({TypeParam::type, x.data(), count, pre_scale ? pre_scale->data() : nullptr});
             if (nan >= 0) {
                 EXPECT_TRUE(std::isnan(range.lowest) && std::isnan(range.highest)) << count;
             } else {
@@ -90,7 +106,7 @@ TYPED_TEST(Quantize, RangeOfEveryCount) {
             }
         }
     }
-    const Range none = range_of(TypeParam::type, nullptr, 0);
+    const Range none = range_of({TypeParam::type, nullptr, 0, nullptr});
     EXPECT_EQ(none.lowest, 0);
     EXPECT_EQ(none.highest, 0);
 }

@@ -2,6 +2,7 @@
 // Calls of layers.
 #include "engine/linear.h"
 
+#include <algorithm>
 #include <atomic>
 #include <cmath>
 #include <functional>
@@ -179,6 +180,25 @@ std::pair<Call, ScalarType> dynamic_call(const Tensor& x, const Tensor& packed, 
     return {Call{op, x.contiguous(), dtype_of(op, "x", x.scalar_type()), {}, weight, post}, type};
 }
 
+// The range of all rows of x.
+Range range_of_all(const Call& call) {
+    const auto* const x = static_cast<const char*>(call.x.const_data_ptr());
+    const auto count = static_cast<size_t>(call.x.numel()), K = static_cast<size_t>(call.weight.K);
+    if (!call.weight.pre_scale || count == 0) {
+        return range_of({call.x_type, x, count, nullptr});
+    }
+    constexpr float infinity = std::numeric_limits<float>::infinity();
+    Range all{infinity, -infinity};
+    for (size_t row = 0; row < count / K; ++row) {
+        const Range range = range_of({call.x_type, x + row * K * size_of(call.x_type), K, call.weight.pre_scale});
+        if (!(range.lowest <= range.highest)) {
+            return range; // It has NaN.
+        }
+        all = {std::min(range.lowest, all.lowest), std::max(range.highest, all.highest)};
+    }
+    return all;
+}
+
 Tensor run_dynamic(const Call& call, ScalarType type) {
     Tensor y = host::empty(call.output_sizes(), type);
     run(call, y, dtype_of(call.op, "output_dtype", type), {});
@@ -255,7 +275,7 @@ void linear_int8_out(const Tensor& x, double x_scale, int64_t x_zero_point, cons
 Tensor linear_dynamic(const Tensor& x, const Tensor& packed, bool reduce_range, std::optional<ScalarType> output_dtype,
                       Text activation, double negative_slope) {
     auto [call, type] = dynamic_call(x, packed, output_dtype, {activation, negative_slope});
-    const Range range = range_of(call.x_type, call.x.const_data_ptr(), static_cast<size_t>(call.x.numel()));
+    const Range range = range_of_all(call);
     // PyTorch's own words.
     CHECK_RUNTIME(range.lowest <= range.highest,
                   "In ChooseQuantizationParams, min should be less than or equal to max");

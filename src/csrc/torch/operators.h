@@ -16,9 +16,12 @@ using host::Tensor;
 using host::Text;
 
 Tensor prepack_int8(const Tensor& weight, const Tensor& scale, const std::optional<Tensor>& zero_point,
-                    const std::optional<Tensor>& bias);
+                    const std::optional<Tensor>& bias, const std::optional<Tensor>& pre_scale);
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> unpack(const Tensor& packed);
+
+// Without elements where the weight has none.
+Tensor pre_scale(const Tensor& packed);
 
 std::string kernel_name(const Tensor& packed);
 
@@ -45,8 +48,10 @@ int64_t fallback_calls();
 // The schemas. Those without a function below have their kernels in acl_qlinear/ops.py.
 constexpr const char* schemas[] = {
     "prepack(Tensor weight, Tensor? bias=None) -> Tensor",
-    "prepack_int8(Tensor weight, Tensor scale, Tensor? zero_point=None, Tensor? bias=None) -> Tensor",
+    "prepack_int8(Tensor weight, Tensor scale, Tensor? zero_point=None, Tensor? bias=None, "
+    "Tensor? pre_scale=None) -> Tensor",
     "unpack(Tensor packed) -> (Tensor weight, Tensor scale, Tensor zero_point, Tensor bias)",
+    "pre_scale(Tensor packed) -> Tensor",
     "kernel_name(Tensor packed) -> str",
     "linear(Tensor x, Tensor packed, float output_scale, int output_zero_point, ScalarType? output_dtype=None, "
     "str activation=\"none\", float negative_slope=0.01) -> Tensor",
@@ -68,6 +73,7 @@ constexpr const char* schemas[] = {
 template <typename Implement> void implement_all(Implement&& implement) {
     implement.template add<prepack_int8>("prepack_int8");
     implement.template add<unpack>("unpack");
+    implement.template add<pre_scale>("pre_scale");
     implement.template add<kernel_name>("kernel_name");
     implement.template add<linear>("linear");
     implement.template add<linear_int8>("linear_int8");

@@ -34,6 +34,19 @@ template <typename T> void expand(std::vector<T>& values, size_t count) {
     }
 }
 
+// One float32 value for each "input" or "output" feature, contiguous; undefined where nothing is given.
+Tensor checked_floats(const char* op, const char* name, const std::optional<Tensor>& given, int64_t count,
+                      const char* features) {
+    if (!given.has_value() || !given->defined()) {
+        return {};
+    }
+    CHECK_TYPE(given->scalar_type() == ScalarType::Float && is_plain_cpu(*given), op, name, " is ", describe(*given),
+               ", expected a float32 CPU tensor");
+    CHECK_VALUE(given->dim() == 1 && given->size(0) == count, op, name, " has shape ", given->sizes(), ", expected [",
+                count, "], one value per ", features, " feature");
+    return given->contiguous();
+}
+
 bool is_floating_point(ScalarType type) {
     return type == ScalarType::Float || type == ScalarType::Double || type == ScalarType::Half ||
            type == ScalarType::BFloat16;
@@ -45,10 +58,21 @@ bool is_integer(ScalarType type) {
            type == ScalarType::UInt32 || type == ScalarType::UInt64;
 }
 
+// A tensor [count] with these values; data: nullptr for zeros.
+Tensor tensor_of(const void* data, int64_t count, ScalarType type) {
+    Tensor t = host::empty(Sizes{count}, type);
+    if (data) {
+        std::memcpy(t.mutable_data_ptr(), data, t.nbytes());
+    } else {
+        std::memset(t.mutable_data_ptr(), 0, t.nbytes());
+    }
+    return t;
+}
+
 } // namespace
 
 Tensor prepack_int8(const Tensor& weight, const Tensor& scale, const std::optional<Tensor>& zero_point,
-                    const std::optional<Tensor>& bias) {
+                    const std::optional<Tensor>& bias, const std::optional<Tensor>& pre_scale) {
     constexpr const char* op = "acl_qlinear::prepack_int8: ";
     CHECK_TYPE(weight.scalar_type() == ScalarType::Char && is_plain_cpu(weight), op, "weight is ", describe(weight),
                ", expected an int8 CPU tensor");
@@ -72,14 +96,8 @@ Tensor prepack_int8(const Tensor& weight, const Tensor& scale, const std::option
         expand(scales, count);
         expand(zero_points, count);
     }
-    Tensor bias_values;
-    if (bias.has_value() && bias->defined()) {
-        CHECK_TYPE(bias->scalar_type() == ScalarType::Float && is_plain_cpu(*bias), op, "bias is ", describe(*bias),
-                   ", expected a float32 CPU tensor");
-        CHECK_VALUE(bias->dim() == 1 && bias->size(0) == N, op, "bias has shape ", bias->sizes(), ", expected [", N,
-                    "], one value per output feature");
-        bias_values = bias->contiguous();
-    }
+    const Tensor bias_values = checked_floats(op, "bias", bias, N, "output");
+    const Tensor pre_scales = checked_floats(op, "pre_scale", pre_scale, weight.size(1), "input");
     const Tensor values = weight.contiguous();
     const bool has_zero_points = std::any_of(zero_points.begin(), zero_points.end(), [](int32_t z) { return z != 0; });
     check_fallback(op, has_zero_points);
@@ -92,6 +110,7 @@ Tensor prepack_int8(const Tensor& weight, const Tensor& scale, const std::option
     source.scale_count = static_cast<int64_t>(scales.size());
     source.bias = bias_values.defined() ? bias_values.const_data_ptr<float>() : nullptr;
     source.zero_points = has_zero_points ? zero_points.data() : nullptr;
+    source.pre_scale = pre_scales.defined() ? pre_scales.const_data_ptr<float>() : nullptr;
 
     const PackPlan plan = value_errors(op, "", [&] { return plan_packing(source); });
     // So that out_features is known without looking into it, as fake kernels must.
@@ -115,19 +134,14 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> unpack(const Tensor& packed) {
     const PackedWeight weight = checked_weight("acl_qlinear::unpack: ", packed);
     const Tensor values = host::empty(Sizes{weight.N, weight.K}, ScalarType::Char);
     acl_qlinear::unpack(weight, values.mutable_data_ptr<int8_t>());
-    // data: None for zeros.
-    const auto tensor_of = [](const auto* data, int64_t count, ScalarType type) {
-        Tensor t = host::empty(Sizes{count}, type);
-        if (data) {
-            std::memcpy(t.mutable_data_ptr(), data, t.nbytes());
-        } else {
-            std::memset(t.mutable_data_ptr(), 0, t.nbytes());
-        }
-        return t;
-    };
     return {values, tensor_of(weight.scales, weight.scale_count, ScalarType::Double),
             tensor_of(weight.zero_points, weight.scale_count, ScalarType::Int),
             tensor_of(weight.bias, weight.bias_was_given ? weight.N : 0, ScalarType::Float)};
+}
+
+Tensor pre_scale(const Tensor& packed) {
+    const PackedWeight weight = checked_weight("acl_qlinear::pre_scale: ", packed);
+    return tensor_of(weight.pre_scale, weight.pre_scale ? weight.K : 0, ScalarType::Float);
 }
 
 std::string kernel_name(const Tensor& packed) {
