@@ -221,6 +221,12 @@ def _python(root: Path, files: Path) -> None:
     libraries = [*files.glob("lib/*.so*"), *library.glob("lib-dynload/*.so")]
     own = [files / "bin" / program, *(file for file in libraries if not file.is_symlink())]
     _set_rpath(own, files / "lib")
+    # Headers, as conda's Python has them: torch.compile makes modules with them. Debian's pyconfig.h is one for each
+    # architecture.
+    headers = f"include/{program}"
+    shutil.copytree(root / "usr" / headers, files / headers)
+    (config,) = (root / "usr/include").glob(f"*-linux-gnu/{program}/pyconfig.h")
+    shutil.copy(config, files / headers / "pyconfig.h")
     # Debian looks in dist-packages where everybody else looks in site-packages.
     (files / SITE_PACKAGES).mkdir(exist_ok=True)
     (files / SITE_PACKAGES / "README.txt").write_text("Packages are installed here.\n")
