@@ -88,14 +88,18 @@ def frozen(kind: str) -> LlamaForCausalLM:
     return model
 
 
+def save(model: LlamaForCausalLM, folder: Path) -> None:
+    """Writes a checkpoint, as llm-compressor does."""
+    compressor = ModelCompressor.from_pretrained_model(model)
+    model.save_pretrained(folder, state_dict=compressor.compress(model), max_shard_size="20KB")
+    compressor.update_config(folder)
+
+
 @pytest.fixture(scope="module", params=TAKEN)
 def checkpoint(request, tmp_path_factory) -> tuple[str, Path]:
     """A kind, and a folder with a model of it."""
     folder = tmp_path_factory.mktemp("checkpoint")
-    model = frozen(request.param)
-    compressor = ModelCompressor.from_pretrained_model(model)
-    model.save_pretrained(folder, state_dict=compressor.compress(model), max_shard_size="20KB")
-    compressor.update_config(folder)
+    save(frozen(request.param), folder)
     assert len(list(folder.glob("*.safetensors"))) > 1
     return request.param, folder
 
