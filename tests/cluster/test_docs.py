@@ -21,6 +21,7 @@ from aclpkg.build import dist, recipes
 from aclpkg.inputs import emulator
 
 from ..conftest import TORCH
+from ..emulation import INSIDE
 from .test_spack_easybuild import REQUIREMENTS, SITE_PACKAGES, install_easybuild
 
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*.md"))]
@@ -222,10 +223,13 @@ def presets(home: Path) -> set[str]:
 def test_examples(
     installed: Callable[[str, str], Path], run_in: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:
-    """The Python of docs/use.md, then the README's, in one process, as they say."""
+    """The Python of docs/use.md, then the README's, in one process, as they say; beside a checkpoint."""
     examples = [*blocks("python", "use.md"), *blocks("python", "README.md")]
     assert len(examples) > 8 and len(examples) == len(blocks("python"))
-    program = "\n".join(block.text for block in examples)
+    checkpoint = "import sys\nfrom pathlib import Path\n"
+    checkpoint += f"sys.path.insert(0, {str(INSIDE)!r})\nimport test_compressed_tensors as makes\n"
+    checkpoint += "makes.save(makes.frozen('by token'), Path('w8a8'))\n"
+    program = "\n".join([checkpoint, *(block.text for block in examples)])
     home = installed("neoverse_v1", TORCH)
     done = run_in(home, ["python", "-W", "ignore", "-c", program], emulator.CPUS["neoverse_v1"][0])
     print(done.stdout, done.stderr[-3000:])

@@ -117,7 +117,7 @@ TEST(Kernels, AnyNumberOfRows) {
                     value = static_cast<int8_t>(type == DType::u8 ? value ^ 0x80 : value);
                 }
                 pack_weights(*family, of.N, K, of.w.data(), B.data());
-                const PackedActivations packed(*family, {type, x.data(), M, K, nullptr});
+                const PackedActivations packed(*family, {type, x.data(), M, K, nullptr, nullptr});
                 const Accumulators acc = packed.multiply(B.data(), ceil_div(of.N, width));
                 int wrong = 0;
                 for (int64_t m = 0; m < M; ++m) {
