@@ -99,7 +99,8 @@ class Percentile(_Histogram):
 
     def range(self) -> tuple[float, float]:
         until = self._counts.cumsum(0)
-        cut = self._cut * int(until[-1])
+        # How many values are left out on each side.
+        cut = int(self._cut * int(until[-1]) + 1e-6)
         low = int((until > cut).nonzero()[0])
         high = int((until >= until[-1] - cut).nonzero()[0])
         return min(0.0, self._edge(low)), max(0.0, self._edge(high + 1))
