@@ -77,6 +77,21 @@ def test_bad_weight(weight, bias, error, message):
         ),
         ((int8_w(), torch.ones(8), torch.ones(7).int()), ValueError, r"zero_point has shape \[7\]"),
         ((int8_w(), torch.ones(1), torch.tensor([200])), ValueError, "zero point 0 is 200, expected -128 to 127"),
+        (
+            (int8_w(), torch.ones(1), None, None, torch.ones(8)),
+            ValueError,
+            r"pre_scale has shape \[8\], expected \[16\], one value per input feature",
+        ),
+        (
+            (int8_w(), torch.ones(1), None, None, torch.ones(16).double()),
+            TypeError,
+            r"pre_scale is Double \[16\] on cpu, expected a float32 CPU tensor",
+        ),
+        (
+            (int8_w(), torch.ones(1), None, None, torch.full((16,), torch.inf)),
+            ValueError,
+            r"pre_scale\[0\] is inf, expected a finite number",
+        ),
     ],
 )
 def test_bad_int8_weight(arguments, error, message):
@@ -251,6 +266,10 @@ def calls_with(t: torch.Tensor) -> dict[str, tuple[str, object]]:
         "prepack_int8, scale": ("scale", lambda: acl_qlinear.prepack_int8(W, t)),
         "prepack_int8, zero_point": ("zero_point", lambda: acl_qlinear.prepack_int8(W, torch.ones(1), t)),
         "prepack_int8, bias": ("bias", lambda: acl_qlinear.prepack_int8(W, torch.ones(1), None, t)),
+        "prepack_int8, pre_scale": (
+            "pre_scale", lambda: acl_qlinear.prepack_int8(W, torch.ones(1), None, None, t),
+        ),
+        "pre_scale": ("packed", lambda: acl_qlinear.pre_scale(t)),
         "unpack": ("packed", lambda: acl_qlinear.unpack(t)),
         "kernel_name": ("packed", lambda: acl_qlinear.ops.kernel_name(t)),
         "linear": ("x", lambda: acl_qlinear.linear(t, packed)),
@@ -282,9 +301,21 @@ def test_wrong_python_types():
             with pytest.raises(RuntimeError, match=rf"value of type '(Optional\[)?Tensor.*argument '{argument}'"):
                 call()
     for argument, call in calls_with(None).values():
-        if argument not in ("bias", "zero_point", "out"):
+        if argument not in ("bias", "zero_point", "pre_scale", "out"):
             with pytest.raises(TypeError, match=f"{argument} is None, expected"):
                 call()
+
+
+def test_integers_for_a_weight_with_a_pre_scale():
+    packed = acl_qlinear.prepack_int8(int8_w(), torch.ones(1), pre_scale=torch.ones(16))
+    calls = [
+        lambda: acl_qlinear.linear(good_x(), packed),
+        lambda: acl_qlinear.linear_int8(torch.zeros(2, 16, dtype=torch.int8), 0.1, 0, packed),
+        lambda: acl_qlinear.linear_int8(torch.zeros(0, 16, dtype=torch.uint8), 0.1, 0, packed),
+    ]
+    for call in calls:
+        with pytest.raises(ValueError, match="x has integers, expected floats: the weight was packed with a pre_scale"):
+            call()
 
 
 def test_nested_tensors_are_refused():

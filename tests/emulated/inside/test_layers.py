@@ -29,10 +29,12 @@ def layers_of_each_kind(bias: bool = True, seed: int = 0) -> dict[str, acl_qline
             weight, b, granularity=["row", "tensor"][seed], symmetric=not seed, narrow_range=not seed
         ),
         "calibrated": acl_qlinear.CalibratedLinear(weight, b, 0.02 + seed, -5 - seed, "leaky_relu", 0.2 + seed),
+        "smoothed": acl_qlinear.CalibratedLinear(weight, b, 0.02, -5, pre_scale=0.1 + torch.rand(8)),
     }
 
 
-KINDS = ("static", "dynamic", "row", "calibrated")
+KINDS_OF_0_2 = ("static", "dynamic", "row", "calibrated")
+KINDS = (*KINDS_OF_0_2, "smoothed")
 
 
 def everything(layer: acl_qlinear.PackedLinear) -> tuple[object, ...]:
@@ -65,6 +67,12 @@ def test_state_dict_that_does_not_fit_changes_nothing(kind):
         ({"weight_zero_point": torch.full((4,), 300)}, "zero point 0 is 300"),
         ({"bias_fp32": torch.full((4,), torch.nan)}, r"bias\[0\] is nan"),
         ({"bias_fp32": torch.zeros(5)}, r"bias has shape \[5\]"),
+        (
+            {"pre_scale": torch.zeros(9)},
+            r"fc.weight_int8 cannot be packed: .*pre_scale has shape \[9\], expected \[8\]",
+        ),
+        ({"pre_scale": torch.full((8,), torch.nan)}, r"pre_scale\[0\] is nan"),
+        ({"pre_scale": torch.ones(8).long()}, "pre_scale is Long"),
         ({"activation": torch.tensor(7)}, "fc.activation is 7, expected 0 to 6"),
         ({"activation": torch.zeros(2)}, r"fc.activation is torch.float32 \[2\], expected a tensor with one number"),
         ({"negative_slope": nan}, "fc.negative_slope is nan, expected a finite number"),
@@ -106,7 +114,15 @@ def test_parts_of_a_state_dict(kind):
     """strict=False takes the weight as one, or not; and each of the rest."""
     state = layers_of_each_kind(seed=1)[kind].state_dict()
     weight = {"weight_int8", "weight_scale", "weight_zero_point"}
-    for names in (weight, {"bias_fp32"}, set(state) - weight, set(state) - {"weight_scale"}, {"activation"}, set()):
+    for names in (
+        weight,
+        {"bias_fp32"},
+        {"pre_scale"} & set(state),
+        set(state) - weight,
+        set(state) - {"weight_scale"},
+        {"activation"},
+        set(),
+    ):
         layer = layers_of_each_kind()[kind]
         taken = names if names & weight in (weight, set()) else ()
         expected = {**layer.state_dict(), **{name: state[name] for name in taken}}
@@ -115,7 +131,7 @@ def test_parts_of_a_state_dict(kind):
 
 
 @pytest.mark.parametrize("bias", [False, True])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", KINDS_OF_0_2)
 def test_state_dict_that_version_0_2_saved(kind, bias):
     layer, other = layers_of_each_kind(bias)[kind], layers_of_each_kind(bias, seed=1)[kind]
     state = layer.state_dict()
@@ -129,11 +145,12 @@ def test_state_dict_that_version_0_2_saved(kind, bias):
 
 
 def test_layers_that_version_0_2_pickled():
-    """They had no granularity."""
+    """They had no granularity and no pre-scale."""
     layer = acl_qlinear.quantize(nn.Linear(8, 4))
     new = type(layer).__new__(type(layer))
-    added = ("granularity", "symmetric", "narrow_range")
-    new.__setstate__({name: value for name, value in layer.__getstate__().items() if name not in added})
+    added = ("granularity", "symmetric", "narrow_range", "has_pre_scale")
+    state = {name: value for name, value in layer.__getstate__().items() if name not in added}
+    new.__setstate__({**state, "packed": state["packed"][:4]})
     x = torch.randn(3, 8)
     for other in (new, torch.jit.script(new), pickle.loads(pickle.dumps(new))):
         assert torch.equal(other(x), layer(x))
@@ -227,7 +244,9 @@ def test_inputs_of_layers():
         if kind != "static":
             assert torch.equal(layer(input=x), layer(x))
             for bad in (x.char(), x.byte(), x > 0, torch.quantize_per_tensor(x, 0.1, 3, torch.quint8)):
-                with pytest.raises(TypeError, match=re.escape(str(bad.dtype)) if kind == "calibrated" else "x is"):
+                with pytest.raises(
+                    TypeError, match=re.escape(str(bad.dtype)) if kind in ("calibrated", "smoothed") else "x is"
+                ):
                     layer(bad)
     with pytest.raises(ValueError, match="activation is 'selu', expected one of none, relu"):
         acl_qlinear.DynamicLinear(layer._quantized_weight(), None, activation="selu")

@@ -165,6 +165,26 @@ def test_dynamic_by_row(kind, per_channel, with_zero_points):
                 case.check(y, y_type, ERRORS, activation=activation)
 
 
+@pytest.mark.parametrize("with_zero_points", [False, True])
+@pytest.mark.parametrize("x_type", ["f32", "bf16", "f16"])
+def test_pre_scale_multiplies_x_first(x_type, with_zero_points):
+    """Bit for bit what x, multiplied in float32, gives."""
+    for M, K, N in ((1, 64, 512), (7, 33, 20), (130, 1040, 24)):
+        case = Case(M, K, N, x_type, True, with_zero_points=with_zero_points)
+        pre_scale = torch.logspace(-2, 1, K)
+        packed = acl_qlinear.prepack_int8(*acl_qlinear.unpack(case.packed), pre_scale)
+        assert torch.equal(acl_qlinear.pre_scale(packed), pre_scale) and acl_qlinear.pre_scale(case.packed) is None
+        calls = [
+            lambda x, packed: acl_qlinear.linear_int8(x, 0.02, -3, packed),
+            lambda x, packed: acl_qlinear.linear_int8(x, 0.02, -3, packed, 0.1, 5, torch.uint8, "gelu"),
+            lambda x, packed: acl_qlinear.linear_dynamic(x, packed, output_dtype=torch.float32),
+        ]
+        if x_type == "f32":  # In other types, a row's scale is rounded to the type.
+            calls += [lambda x, packed, o=options: by_row(x, packed, **o) for options, _ in ROWS.values()]
+        for call in calls:
+            assert torch.equal(call(case.x, packed), call(case.x.float() * pre_scale, case.packed))
+
+
 def rows_of_every_size(rng: np.random.Generator) -> torch.Tensor:
     """1,000 ranges, some of them above or below 0."""
     ends = rng.standard_normal((1000, 2, 1)) * 10.0 ** rng.integers(-9, 30, (1000, 2, 1))

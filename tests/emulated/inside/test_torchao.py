@@ -116,6 +116,19 @@ def test_static():
     assert ((y - expected).abs() <= 1e-6 * expected.abs().amax(-1, keepdim=True)).all()
 
 
+@pytest.mark.parametrize("elements", [1, 40])
+@pytest.mark.parametrize("config", [static(torch.tensor([[0.02]])), DYNAMIC(version=2)])
+def test_inputs_that_are_scaled_first(config, elements):
+    """As torchao's SmoothQuant makes them."""
+    theirs = quantized(config)
+    theirs[0].weight.act_pre_scale = torch.logspace(-1, 1, elements)
+    ours = acl_qlinear.convert(theirs)
+    assert torch.equal(acl_qlinear.pre_scale(ours[0].packed), theirs[0].weight.act_pre_scale.expand(40))
+    x = torch.randn(9, 40)
+    y, expected = ours[0](x), theirs[0](x)
+    assert ((y - expected).abs() <= 1e-6 * expected.abs().amax(-1, keepdim=True)).all()
+
+
 @pytest.mark.parametrize("kind", REFUSED)
 def test_what_computes_something_else_is_left(kind):
     config, reason = REFUSED[kind]
@@ -159,7 +172,7 @@ def odd_layers() -> dict[str, tuple[Any, str]]:
             lambda m: with_attributes(m, DYNAMIC(version=2), lambda w: w.act_quant_kwargs, reduce_range=True),
             r"to 7 bits \(reduce_range\), expected 8",
         ),
-        "scaled": (lambda m: changed(m, act_pre_scale=torch.ones(24)), "scales its input first"),
+        "pre-scale": (lambda m: changed(m, act_pre_scale=torch.ones(5)), r"act_pre_scale has shape \[5\], expected 1"),
         "other form": (lambda m: delattr(m.weight, "input_quant_func"), "LinearActivationQuantizedTensor of a form"),
     }  # fmt: skip
 
@@ -180,7 +193,7 @@ def test_a_layer_that_is_not_as_others_is_left_alone_and_named(kind):
 
 def test_quantize_leaves_layers_of_torchaos_and_says_so():
     theirs = quantized(DYNAMIC())
-    with pytest.warns(UserWarning, match=r"0: its weight is torchao's: acl_qlinear\.convert takes it over"):
+    with pytest.warns(UserWarning, match=r"0: torchao has quantized it: acl_qlinear\.convert takes it over"):
         ours = acl_qlinear.quantize(theirs)
     assert not acl_qlinear.report(ours).replaced
 

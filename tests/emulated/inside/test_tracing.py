@@ -23,7 +23,9 @@ def calls():
     weight, scale = torch.from_numpy(case.weight.values), torch.from_numpy(case.weight.scale)
     x_quantized = quantized(case.x, 0.1, 3)
     yield OPS.prepack_int8.default, (weight, scale, None, case.torch_bias), ALL
+    yield OPS.prepack_int8.default, (weight, scale, None, None, torch.ones(40)), ALL
     yield OPS.unpack.default, (case.packed,), ALL
+    yield OPS.pre_scale.default, (case.packed,), ALL
     yield OPS.kernel_name.default, (case.packed,), OF_REAL_TENSORS
     for x_type in TORCH:
         x = Case(5, 40, 24, x_type).x
@@ -77,6 +79,7 @@ def models():
         "dynamic": acl_qlinear.quantize(model),
         "row": acl_qlinear.quantize(model, granularity="row"),
         "static": acl_qlinear.quantize(model, calibrate=lambda m: m(x)),
+        "smoothed": acl_qlinear.quantize(model, calibrate=lambda m: m(x), smooth=0.5),
     }
 
 
@@ -92,7 +95,7 @@ def test_symbolic_trace(options):
             model(None)
 
 
-@pytest.mark.parametrize("kind", ["dynamic", "row", "static"])
+@pytest.mark.parametrize("kind", ["dynamic", "row", "static", "smoothed"])
 def test_compile(kind):
     """Whole graphs, with M that changes."""
     x, model = models()[0], models()[1][kind]
@@ -114,7 +117,7 @@ def test_compile_falls_back_to_eager_for_quantized_tensors():
 
 
 @pytest.mark.parametrize("strict", [False, True])
-@pytest.mark.parametrize("kind", ["dynamic", "row", "static"])
+@pytest.mark.parametrize("kind", ["dynamic", "row", "static", "smoothed"])
 def test_export(kind, strict):
     """With a batch size that is left open, saved and loaded."""
     x, model = models()[0], models()[1][kind]
