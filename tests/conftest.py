@@ -161,6 +161,16 @@ def compiler(upstream: list[str], tmp_path_factory: pytest.TempPathFactory) -> P
 
 
 @pytest.fixture(scope="session")
+def cxx(compiler: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A C++ compiler for AArch64 as one program, as the variable CXX names one."""
+    script = tmp_path_factory.mktemp("cxx") / "g++"
+    sysroot = compiler / "aarch64-conda-linux-gnu/sysroot"
+    script.write_text(f'#!/bin/sh\nexec "{compiler}/bin/aarch64-conda-linux-gnu-g++" --sysroot="{sysroot}" "$@"\n')
+    script.chmod(0o755)
+    return script
+
+
+@pytest.fixture(scope="session")
 def binutils(compiler: Path) -> Path:
     """The folder with aarch64-conda-linux-gnu-readelf and its like."""
     return compiler / "bin"
@@ -180,7 +190,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def build_by_pkg_config(compiler: Path) -> Callable[[Path, Path], Path]:
+def build_by_pkg_config(cxx: Path) -> Callable[[Path, Path], Path]:
     """build_by_pkg_config(source, prefix): a program in the prefix's bin/, built with what its pkg-config file says."""
 
     def build_program(source: Path, home: Path) -> Path:
@@ -190,8 +200,7 @@ def build_by_pkg_config(compiler: Path) -> Callable[[Path, Path], Path]:
         program.parent.mkdir(exist_ok=True)
         run(
             [
-                compiler / "bin/aarch64-conda-linux-gnu-g++",
-                f"--sysroot={compiler}/aarch64-conda-linux-gnu/sysroot",
+                cxx,
                 "-std=c++14",
                 "-O1",
                 source,

@@ -30,8 +30,10 @@ def exchange(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def run_tests(installed: Installed, run_in: Run, exchange: Path) -> Callable[..., str]:
+def run_tests(installed: Installed, run_in: Run, exchange: Path, cxx: Path) -> Callable[..., str]:
     """run_tests(microarchitecture, PyTorch, option…): runs the tests inside a prefix; what pytest printed."""
+    # What torch.compile compiles with: not a compiler's own emulation, and not many of them at once.
+    inductor = {"CXX": str(cxx), "TORCHINDUCTOR_COMPILE_THREADS": "1", "TORCHINDUCTOR_VEC_ISA_OK": "1"}
 
     def run(
         microarchitecture: str, torch: str, *options: str, files: list[str] | None = None, cpu: str | None = None
@@ -46,6 +48,7 @@ def run_tests(installed: Installed, run_in: Run, exchange: Path) -> Callable[...
             EXCHANGE=str(exchange),
             EXCHANGE_AS=f"{microarchitecture}-{torch}.pt",
             TORCHAO="1" if with_libraries else "",
+            **inductor,
             **{name: value for name, value in os.environ.items() if name.startswith("FUZZ_")},
         )
         return printed_by_passing_tests(done)
@@ -56,7 +59,7 @@ def run_tests(installed: Installed, run_in: Run, exchange: Path) -> Callable[...
 ONEDNN = dict(rows("pytorch", "onednn"))
 OLDEST, NEWEST = TORCHES[0], TORCHES[-1]
 # They need libraries that are only in the prefixes of one PyTorch.
-OF_LIBRARIES = ["test_torchao.py", "test_compressed_tensors.py"]
+OF_LIBRARIES = ["test_torchao.py", "test_compressed_tensors.py", "test_inductor.py"]
 # All tests, once for each way of building and for the oldest PyTorch. Where only the microarchitecture differs,
 # those of numbers, saved models and processes; elsewhere a test for each part. --all runs all.
 WHOLE = {(MICROARCHITECTURES[-1], TORCH), (MICROARCHITECTURES[0], OLDEST), (MICROARCHITECTURES[-1], NEWEST)}

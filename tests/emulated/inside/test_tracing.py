@@ -65,10 +65,12 @@ def test_opcheck_of_quantized_tensors_is_limited_by_pytorch():
 class Model(nn.Module):
     def __init__(self) -> None:
         super().__init__()
+        # Its parameters make the inputs of layers require gradients.
+        self.norm = nn.LayerNorm(40)
         self.a, self.b = nn.Linear(40, 24), nn.Linear(24, 17, bias=False)
 
     def forward(self, x):
-        return self.b(nn.functional.gelu(self.a(x))) * 2
+        return self.b(nn.functional.gelu(self.a(self.norm(x)))) * 2
 
 
 def models():
@@ -101,8 +103,10 @@ def test_compile(kind):
     x, model = models()[0], models()[1][kind]
     torch._dynamo.reset()
     compiled = torch.compile(model, backend="aot_eager", fullgraph=True, dynamic=True)
-    for rows in (x, x[:1], x[:, :4], torch.randn(3, 7, 40)):
-        assert torch.equal(compiled(rows), model(rows))
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        for rows in (x, x[:2, 1:], x[:, :4], torch.randn(3, 7, 40)):
+            assert torch.equal(compiled(rows), model(rows))
+    assert torch.equal(compiled(x[:1]), model(x[:1]))
 
 
 def test_compile_falls_back_to_eager_for_quantized_tensors():

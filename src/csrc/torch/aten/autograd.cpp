@@ -41,8 +41,10 @@ Tensor without_gradient(const char* op, const Tensor& x, Tensor y) {
     check_forward_gradient(op, x);
     if (torch::autograd::compute_requires_grad(x)) {
         const auto node = std::shared_ptr<NoGradient>(new NoGradient, torch::autograd::deleteNode);
-        node->in_features = x.size(-1);
-        node->layer = c10::str(op, " (in_features=", x.size(-1), ", out_features=", y.size(-1), ")");
+        // size() would ask for all sizes as numbers, and so fix those that a compiler leaves open.
+        const auto last = [](const Tensor& t) { return t.sym_size(-1).guard_int(__FILE__, __LINE__); };
+        node->in_features = last(x);
+        node->layer = c10::str(op, " (in_features=", last(x), ", out_features=", last(y), ")");
         node->set_next_edges(torch::autograd::collect_next_edges(x));
         torch::autograd::set_history(y, node);
     }

@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: MIT
+"""torch.compile with inductor, PyTorch's compiler: whole graphs, sizes that change, results of eager."""
+
+import pytest
+import torch
+from torch import nn
+from transformers import BertConfig, BertModel
+
+import acl_qlinear
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    torch._dynamo.reset()
+
+
+def close(y: torch.Tensor, expected: torch.Tensor) -> bool:
+    """Inductor fuses what is between our layers, and rounds differently there: a value may become the next integer."""
+    return (y - expected).abs().max() <= 0.02 * expected.abs().max()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_layers_alone_are_the_same(dtype):
+    """Nothing is between them that could round differently."""
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.Linear(40, 24), nn.Linear(24, 17, bias=False)).eval().to(dtype), torch.randn(2, 9, 40)
+    x = x.to(dtype)
+    ways = [{}, {"granularity": "row"}, {"calibrate": lambda m: m(x)}, {"calibrate": lambda m: m(x), "smooth": 0.5}]
+    for options in ways:
+        ours = acl_qlinear.quantize(model, **options)
+        compiled = torch.compile(ours, fullgraph=True, dynamic=True)
+        with torch._dynamo.config.patch(error_on_recompile=True):
+            for rows in (x, x[:, :4], torch.randn(3, 7, 40, dtype=dtype)):
+                assert torch.equal(compiled(rows), ours(rows)), options
+
+
+@pytest.mark.parametrize("grad", [False, True])
+@pytest.mark.parametrize("options", [{"granularity": "row"}, {"calibrate": lambda m: m(torch.arange(64)[None])}])
+def test_bert(options, grad):
+    """A converted model of transformers': no graph breaks, and one graph for sentences of every length."""
+    torch.manual_seed(0)
+    config = BertConfig(num_hidden_layers=2, hidden_size=64, num_attention_heads=2, intermediate_size=96, vocab_size=99)
+    model = BertModel(config, add_pooling_layer=False).eval()
+    ours = acl_qlinear.quantize(model, **options)
+    assert len(acl_qlinear.report(ours).replaced) == 12
+    with torch.set_grad_enabled(grad):
+        tokens = [torch.randint(99, size) for size in ((2, 8), (3, 17), (5, 11))]
+        explanation = torch._dynamo.explain(ours)(tokens[0])
+        assert explanation.graph_break_count == 0, explanation.break_reasons
+        torch._dynamo.reset()
+        compiled = torch.compile(ours, fullgraph=True, dynamic=True)
+        with torch._dynamo.config.patch(error_on_recompile=True):
+            for each in tokens:
+                y, expected = compiled(each).last_hidden_state, ours(each).last_hidden_state
+                assert close(y, expected) and y.requires_grad == grad
