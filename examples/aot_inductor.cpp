@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT
-// Runs a package of examples/aot_inductor.py, without Python:
-//
-//   TORCH=$(python -c "import torch; print(torch.__path__[0])")
-//   $CXX -std=c++17 -isystem $TORCH/include -isystem $TORCH/include/torch/csrc/api/include examples/aot_inductor.cpp \
-//       -o run_model -L $TORCH/lib -Wl,-rpath,$TORCH/lib -ltorch -ltorch_cpu -lc10 -ldl
-//   ./run_model LIBRARY model.pt2 TOKENS
-//
-// LIBRARY is what examples/aot_inductor.py printed: it has the int8 operators.
+/* Runs a package of examples/aot_inductor.py, without Python:
+
+     TORCH=$(python -c "import torch; print(torch.__path__[0])")
+     $CXX -std=c++17 -isystem $TORCH/include -isystem $TORCH/include/torch/csrc/api/include examples/aot_inductor.cpp \
+         -o run_model -L $TORCH/lib -Wl,-rpath,$TORCH/lib -ltorch -ltorch_cpu -lc10 -ldl
+     ./run_model LIBRARY model.pt2 TOKENS
+
+   LIBRARY is what examples/aot_inductor.py printed: it has the int8 operators. */
 #include <dlfcn.h>
 #include <torch/csrc/inductor/aoti_package/model_package_loader.h>
 #include <torch/torch.h>

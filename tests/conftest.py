@@ -165,7 +165,13 @@ def cxx(compiler: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A C++ compiler for AArch64 as one program, as the variable CXX names one."""
     script = tmp_path_factory.mktemp("cxx") / "g++"
     sysroot = compiler / "aarch64-conda-linux-gnu/sysroot"
-    script.write_text(f'#!/bin/sh\nexec "{compiler}/bin/aarch64-conda-linux-gnu-g++" --sysroot="{sysroot}" "$@"\n')
+    # torch.compile asks for the CPU that it runs on, which a cross compiler does not see.
+    script.write_text(
+        f"""\
+#!/bin/bash
+exec "{compiler}/bin/aarch64-conda-linux-gnu-g++" --sysroot="{sysroot}" "${{@/#-march=native/-march=armv8.2-a}}"
+"""
+    )
     script.chmod(0o755)
     return script
 

@@ -49,8 +49,9 @@ def test_package_runs_without_python(
     library, *expected = done.stdout.splitlines()
     torch = prefix / SITE_PACKAGES / "torch"
     include = ["-isystem", torch / "include", "-isystem", torch / "include/torch/csrc/api/include"]
-    # The prefix's own C++ library, where the compiler's is older.
-    link = ["-L", torch / "lib", f"-Wl,-rpath,{torch}/lib:{prefix}/lib", "-Wl,--allow-shlib-undefined"]
+    # With RPATH, which serves what PyTorch's libraries need of the prefix, too.
+    link = ["-L", torch / "lib", f"-Wl,-rpath,{torch}/lib:{prefix}/lib", "-Wl,--disable-new-dtags"]
+    link.append("-Wl,--allow-shlib-undefined")
     source = ROOT / "examples/aot_inductor.cpp"
     run([cxx, "-std=c++17", "-Wall", *include, source, "-o", program, *link, "-ltorch", "-ltorch_cpu", "-lc10", "-ldl"])
     for tokens, line in zip(TOKENS, expected, strict=True):
