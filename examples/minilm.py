@@ -169,14 +169,15 @@ def save_plot(results: dict[str, Any], lengths: list[int], path: Path) -> None:
 
     others = {name: row for name, row in results.items() if name != "fp32"}
     figure = Figure(figsize=(11, 4.5), layout="constrained")
-    left, right = figure.subplots(1, 2)
+    left, right = figure.subplots(1, 2, sharey=True)
     height = 0.8 / len(lengths)
     for i, tokens in enumerate(lengths):
         places = [place + (i - (len(lengths) - 1) / 2) * height for place in range(len(others))]
         shares = [row["cost"][tokens] / results["fp32"]["cost"][tokens] for row in others.values()]
         left.bar_label(left.barh(places, shares, height, label=f"{tokens} tokens"), fmt="%.2f", padding=2, fontsize=7)
     left.axvline(1, color="black", linewidth=0.8, linestyle=":")
-    left.set(xscale="log", xlabel="cost of one text, as a share of fp32's")
+    # With room for the largest number.
+    left.set(xscale="log", xlim=(None, 2 * left.get_xlim()[1]), xlabel="cost of one text, as a share of fp32's")
     left.legend(fontsize=8, loc="lower right")
     for key, marker in (("mean", "o"), ("worst", "x")):
         losses = [1 - row[key] for row in others.values()]
@@ -184,9 +185,8 @@ def save_plot(results: dict[str, Any], lengths: list[int], path: Path) -> None:
     right.set(xscale="log", xlabel="1 - cosine to fp32's embedding")
     right.legend(fontsize=8)
     right.grid(axis="x", alpha=0.3)
-    for axes in (left, right):
-        axes.set_yticks(range(len(others)), list(others) if axes is left else [""] * len(others))
-        axes.invert_yaxis()
+    left.set_yticks(range(len(others)), list(others))
+    left.invert_yaxis()
     figure.suptitle("all-MiniLM-L6-v2, one thread")
     figure.savefig(path, dpi=110)
 
