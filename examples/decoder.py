@@ -23,7 +23,7 @@ CONFIG = {
     "hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 2, "num_attention_heads": 12,
     "vocab_size": 32000,
 }  # fmt: skip
-PROMPT, NEW = 32, 8
+PROMPT, NEW = 16, 4
 
 
 def make_model() -> nn.Module:
@@ -68,29 +68,26 @@ def main() -> None:
     torch.set_num_threads(1)
     meter = Counters(options.counters) if options.counters else Clock()
     prompt = torch.randint(CONFIG["vocab_size"], (1, PROMPT), generator=torch.Generator().manual_seed(1))
-    print(f"llama-68m, a prompt of {PROMPT} tokens and {NEW} more; {meter.measure}")
-    print(f"{'':22}{'cosine':>9}{'same tokens':>13}{'prompt':>16}{'token':>16}")
+    print(f"llama-68m, a prompt of {PROMPT} tokens, and one token after it; {meter.measure}")
+    print(f"{'':22}{'cosine':>9}{'prompt':>16}{'token':>16}")
     results: dict[str, dict[str, Any]] = {}
-    expected, expected_tokens = torch.empty(0), torch.empty(0)
+    expected = torch.empty(0)
     for name, make in ways().items():
         model = make()
         before = packed_weights(model)
         with torch.inference_mode():
             logits = model(prompt).logits
-            tokens = model.generate(prompt, max_new_tokens=NEW, do_sample=False)[0, PROMPT:]
-            if name == "fp32":
-                expected, expected_tokens = logits, tokens
+            expected = logits if name == "fp32" else expected
+            options = {"attention_mask": torch.ones_like(prompt), "pad_token_id": 0}
+            tokens = model.generate(prompt, max_new_tokens=NEW, min_new_tokens=NEW, do_sample=False, **options)
             results[name] = {
                 "cosine": nn.functional.cosine_similarity(logits, expected, dim=-1).min().item(),
-                "same": int((tokens == expected_tokens).sum()),
+                "tokens": tokens[0].tolist(),
                 **costs_of(model, prompt, meter),
                 "packed once": packed_weights(model) == before,
             }
         row = results[name]
-        print(
-            f"{name:22}{row['cosine']:9.4f}{row['same']:10} of {NEW}{row['prompt']:16,.6g}{row['token']:16,.6g}",
-            flush=True,
-        )
+        print(f"{name:22}{row['cosine']:9.4f}{row['prompt']:16,.6g}{row['token']:16,.6g}", flush=True)
     if options.json:
         options.json.write_text(json.dumps(results, indent=2) + "\n")
 

@@ -5,11 +5,12 @@ import json
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aclpkg.base.paths import ROOT
 from aclpkg.base.pins import rows
-from aclpkg.inputs import emulator
+from aclpkg.inputs import bootstrap, emulator
 from aclpkg.measure import bench, hotspots
 
 from ..conftest import ACL_VERSION, MICROARCHITECTURES, TORCH, counted
@@ -138,18 +139,52 @@ def test_profile_adds_up(installed: Installed, measured: Callable[..., bench.Rep
     assert any("apply_to_all" in name for _, name in costs)
 
 
-def test_example(installed: Installed, run_in: Run, tmp_path: Path) -> None:
+@pytest.fixture
+def run_example(installed: Installed, run_in: Run, tmp_path: Path) -> Callable[..., tuple[dict[str, Any], str]]:
+    """run_example(file, option…, VARIABLE=value…): an example's results, and the name of what it measures."""
+
+    def run(file: str, *options: str, **variables: str) -> tuple[dict[str, Any], str]:
+        counts = None if emulator.NATIVE else tmp_path / "counts"
+        program = ["python", ROOT / "examples" / file, "--json", tmp_path / "results.json", *options]
+        program += ["--counters", counts] if counts else []
+        done = run_in(installed(bench.measured_here()[-1], TORCH), program, bench.CPU, counts, **variables)
+        print(done.stdout, done.stderr[-2000:])
+        assert done.returncode == 0
+        cost = "seconds" if emulator.NATIVE else "modelled V1 cycles"
+        return json.loads((tmp_path / "results.json").read_text()), cost
+
+    return run
+
+
+def test_bert(run_example: Callable[..., tuple[dict[str, Any], str]]) -> None:
     """examples/bert.py: close to fp32, cheaper than it and than PyTorch's int8."""
-    options = ["--json", tmp_path / "results.json"]
-    counts = None if emulator.NATIVE else tmp_path / "counts"
-    options += ["--counters", counts] if counts else []
-    program = ["python", ROOT / "examples/bert.py", *options]
-    done = run_in(installed(bench.measured_here()[-1], TORCH), program, bench.CPU, counts)
-    print(done.stdout, done.stderr[-2000:])
-    assert done.returncode == 0
-    results = json.loads((tmp_path / "results.json").read_text())
-    cost = "seconds" if emulator.NATIVE else "modelled V1 cycles"
+    results, cost = run_example("bert.py")
     for kind in ("dynamic", "static"):
         ours, theirs = results[f"acl_qlinear {kind}"], results[f"PyTorch int8 {kind}"]
         assert ours["cosine"] >= 0.98
         assert ours[cost] < 0.5 * results["fp32"][cost] and ours[cost] < 0.2 * theirs[cost]
+
+
+def test_minilm(run_example: Callable[..., tuple[dict[str, Any], str]], tmp_path: Path) -> None:
+    """examples/minilm.py: docs/speed.md's table, without what takes minutes."""
+    ours = {"dynamic": 0.985, "per token": 0.995, "static": 0.985, "smoothed": 0.993}
+    picture = tmp_path / "minilm.png"
+    ways = [f"acl_qlinear {kind}" for kind in ours]
+    model = str(bootstrap.minilm().parent.parent)
+    results, _ = run_example("minilm.py", "--tokens", "32", "--png", str(picture), "--ways", *ways, PYTHONPATH=model)
+    for kind, worst in ours.items():
+        row = results[f"acl_qlinear {kind}"]
+        assert row["worst"] >= worst and row["ranks"] >= 0.98 and row["bytes"] < 0.7 * results["fp32"]["bytes"], kind
+        assert row["cost"]["32"] <= 0.3 * results["fp32"]["cost"]["32"], kind
+    smoothed, static = (results[f"acl_qlinear {kind}"] for kind in ("smoothed", "static"))
+    assert smoothed["worst"] > static["worst"] and smoothed["cost"]["32"] <= 1.02 * static["cost"]["32"]
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_decoder(run_example: Callable[..., tuple[dict[str, Any], str]]) -> None:
+    """examples/decoder.py: prompts and single tokens, with weights that are packed once."""
+    results, _ = run_example("decoder.py")
+    for kind in ("dynamic", "per token"):
+        row = results[f"acl_qlinear {kind}"]
+        assert row["packed once"] and row["cosine"] >= 0.98 and len(row["tokens"]) == 20
+        assert row["prompt"] <= 0.3 * results["fp32"]["prompt"] and row["token"] <= 0.5 * results["fp32"]["token"]
