@@ -114,7 +114,7 @@ def channels(upstream: list[str]) -> list[str]:
 @cache
 def _install(microarchitecture: str, torch: str) -> Path:
     # torchao's releases are for one PyTorch each.
-    extra = ["torchao", "transformers", "compressed-tensors", "sentence-transformers"] if torch == TORCH else []
+    extra = ["torchao", "transformers", "compressed-tensors"] if torch == TORCH else []
     channels = dist.upstream_of_built_channel()
     # Anew in every run of the tests, once for all of pytest-xdist's workers.
     this_run = os.environ.get("PYTEST_XDIST_TESTRUNUID", str(os.getpid()))

@@ -84,9 +84,9 @@ def _link_bootstrap(upstream: list[str]) -> None:
         remove(DIST / "bootstrap")
 
 
-def install(microarchitecture: str, torch: str, upstream: list[str], extra: list[str]) -> Path:
-    """A fresh prefix with acl-qlinear for a microarchitecture and a PyTorch minor."""
-    target = DIST / "prefix" / f"{microarchitecture}-pytorch{torch}"
+def install(microarchitecture: str, torch: str, upstream: list[str], extra: list[str], suffix: str = "") -> Path:
+    """A fresh prefix with acl-qlinear for a microarchitecture and a PyTorch minor; suffix: of its folder's name."""
+    target = DIST / "prefix" / f"{microarchitecture}-pytorch{torch}{suffix}"
     target.parent.mkdir(parents=True, exist_ok=True)
     specs = ["acl-qlinear", f"pytorch {torch}.*", f"python {PYTHON}.*", *extra]
     environment.create(target, [CHANNEL.as_uri(), *upstream], specs, MICROARCHITECTURES[microarchitecture].archspec_cpu)
