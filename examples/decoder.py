@@ -23,7 +23,7 @@ CONFIG = {
     "hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 2, "num_attention_heads": 12,
     "vocab_size": 32000,
 }  # fmt: skip
-PROMPT, NEW = 16, 4
+PROMPT, NEW = 16, 3
 
 
 def make_model() -> nn.Module:

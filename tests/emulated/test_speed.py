@@ -190,5 +190,5 @@ def test_decoder(run_example: Callable[..., tuple[dict[str, Any], str]]) -> None
     results, _ = run_example("decoder.py")
     for kind in ("dynamic", "per token"):
         row = results[f"acl_qlinear {kind}"]
-        assert row["packed once"] and row["cosine"] >= 0.98 and len(row["tokens"]) == 20
+        assert row["packed once"] and row["cosine"] >= 0.98 and len(row["tokens"]) == 19
         assert row["prompt"] <= 0.3 * results["fp32"]["prompt"] and row["token"] <= 0.5 * results["fp32"]["token"]
