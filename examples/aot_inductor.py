@@ -35,7 +35,9 @@ def main() -> None:
     package = parser.parse_args().package
     tokens = torch.export.Dim("tokens", min=2, max=512)
     exported = torch.export.export(make_model(), (example_input(TOKENS),), dynamic_shapes=({0: tokens},))
-    torch._inductor.aoti_compile_and_package(exported, package_path=str(package))
+    # GCC 12 crashes on SVE's types in precompiled headers.
+    options = {"aot_inductor.precompile_headers": False}
+    torch._inductor.aoti_compile_and_package(exported, package_path=str(package), inductor_configs=options)
     (library,) = [path for path in torch.ops.loaded_libraries if "acl_qlinear" in path]
     print(library)
 
