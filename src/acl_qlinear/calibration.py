@@ -151,7 +151,8 @@ def smoothing(largest: Tensor, weight: Tensor, strength: float) -> Tensor:
         return torch.ones_like(largest)
     logarithms = strength * largest[is_used].double().log() - (1 - strength) * of_weight[is_used].double().log()
     pre_scale = torch.ones_like(largest)
-    pre_scale[is_used] = (logarithms.mean() - logarithms).clamp(max=0).exp().float()
+    # Not so small that a weight could leave float32.
+    pre_scale[is_used] = (logarithms.mean() - logarithms).clamp(min=-14, max=0).exp().float()
     return pre_scale
 
 

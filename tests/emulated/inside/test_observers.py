@@ -122,6 +122,8 @@ def test_smoothing_is_the_papers_where_inputs_are_large():
         expected[[3, 5]] = 1
         assert torch.allclose(smoothing(largest, weight, strength), expected, rtol=1e-5, atol=0)
     assert torch.equal(smoothing(torch.zeros(40), weight, 0.5), torch.ones(40))
+    far = smoothing(torch.tensor([1e30, 1e-30]), torch.ones(1, 2), 1)
+    assert far[0] > 1e-7 and far[1] == 1
 
 
 def with_outliers() -> tuple[nn.Module, torch.Tensor]:
