@@ -98,31 +98,37 @@ struct Source {
     }
 };
 
+// With and without bias, zero points and pre-scale.
+Source random_source(Random& random) {
+    Source source(random.integer(1, 70), random.integer(1, 90), random.integer(0, 1));
+    random.fill_bytes(source.values);
+    for (double& scale : source.scales) {
+        scale = random.real(1e-3, 1);
+    }
+    if (random.integer(0, 1)) {
+        source.bias.assign(static_cast<size_t>(source.N), static_cast<float>(random.integer(0, 1)));
+    }
+    if (random.integer(0, 1)) {
+        source.zero_points.assign(source.scales.size(), 0);
+        for (int32_t& zero_point : source.zero_points) {
+            zero_point = static_cast<int32_t>(random.integer(-128, 127) * random.integer(0, 2));
+        }
+    }
+    for (int32_t& zero_point : source.zero_points) {
+        zero_point = std::clamp(zero_point, -128, 127);
+    }
+    if (random.integer(0, 1)) {
+        for (int64_t k = 0; k < source.K; ++k) {
+            source.pre_scale.push_back(static_cast<float>(random.real(-9, 9)));
+        }
+    }
+    return source;
+}
+
 TEST(Packing, PackedWeightHasAllThatWasGiven) {
     Random random(5);
     for (int i = 0; i < 200; ++i) {
-        Source source(random.integer(1, 70), random.integer(1, 90), random.integer(0, 1));
-        random.fill_bytes(source.values);
-        for (double& scale : source.scales) {
-            scale = random.real(1e-3, 1);
-        }
-        if (random.integer(0, 1)) {
-            source.bias.assign(static_cast<size_t>(source.N), static_cast<float>(random.integer(0, 1)));
-        }
-        if (random.integer(0, 1)) {
-            source.zero_points.assign(source.scales.size(), 0);
-            for (int32_t& zero_point : source.zero_points) {
-                zero_point = static_cast<int32_t>(random.integer(-128, 127) * (i % 3));
-            }
-        }
-        for (int32_t& zero_point : source.zero_points) {
-            zero_point = std::clamp(zero_point, -128, 127);
-        }
-        if (random.integer(0, 1)) {
-            for (int64_t k = 0; k < source.K; ++k) {
-                source.pre_scale.push_back(static_cast<float>(random.real(-9, 9)));
-            }
-        }
+        const Source source = random_source(random);
         const std::vector<char> bytes = source.packed();
         EXPECT_EQ(bytes.size() % static_cast<size_t>(source.N), 0U);
         const PackedWeight packed = checked_view(bytes.data(), bytes.size());
