@@ -78,8 +78,8 @@ def main() -> None:
         with torch.inference_mode():
             logits = model(prompt).logits
             expected = logits if name == "fp32" else expected
-            options = {"attention_mask": torch.ones_like(prompt), "pad_token_id": 0}
-            tokens = model.generate(prompt, max_new_tokens=NEW, min_new_tokens=NEW, do_sample=False, **options)
+            padding = {"attention_mask": torch.ones_like(prompt), "pad_token_id": 0}
+            tokens = model.generate(prompt, max_new_tokens=NEW, min_new_tokens=NEW, do_sample=False, **padding)
             results[name] = {
                 "cosine": nn.functional.cosine_similarity(logits, expected, dim=-1).min().item(),
                 "tokens": tokens[0].tolist(),
