@@ -174,7 +174,7 @@ def odd_layers() -> dict[str, tuple[Any, str]]:
         ),
         "pre-scale": (lambda m: changed(m, act_pre_scale=torch.ones(5)), r"act_pre_scale has shape \[5\], expected 1"),
         "pre-scale with NaN": (
-            lambda m: changed(m, act_pre_scale=torch.full((24,), torch.nan)), "act_pre_scale has values that are not finite",
+            lambda m: changed(m, act_pre_scale=torch.full((24,), torch.nan)), "act_pre_scale has values that are not",
         ),
         "other form": (lambda m: delattr(m.weight, "input_quant_func"), "LinearActivationQuantizedTensor of a form"),
     }  # fmt: skip
