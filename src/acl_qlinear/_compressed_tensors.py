@@ -61,10 +61,10 @@ def _values(module: Any) -> Tensor:
     """The weight as int8 [N, K]."""
     status, weight = _text(module.quantization_status), module.weight.detach()
     if status in _FLOAT:
-        # As compressed-tensors rounds, in the weight's dtype: so codes that were dequantized come out again.
-        weight = weight / module.weight_scale.detach()
+        # In float32, other than compressed-tensors: so codes that were dequantized to bf16 come out again.
+        weight = weight.float() / module.weight_scale.detach().float()
         if (zero_point := getattr(module, "weight_zero_point", None)) is not None:
-            weight += zero_point.detach().to(weight.dtype)
+            weight += zero_point.detach().float()
         return weight.clamp(-128, 127).round().to(torch.int8)
     if status != "compressed":
         raise ValueError(f"its quantization is {status}, expected compressed, {' or '.join(_FLOAT)}")

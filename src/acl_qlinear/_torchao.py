@@ -71,8 +71,6 @@ def _of_int8_tensor(weight: Any) -> Int8Layer:
     if (pre_scale := getattr(weight, "act_pre_scale", None)) is not None:
         if pre_scale.numel() not in (1, K := weight.shape[1]):
             raise ValueError(f"its act_pre_scale has shape {list(pre_scale.shape)}, expected 1 or {K} elements")
-        if not pre_scale.isfinite().all():
-            raise ValueError("its act_pre_scale has values that are not finite numbers")
         layer = layer._replace(pre_scale=pre_scale.detach().float().flatten().expand(K))
     if (scale := getattr(weight, "act_quant_scale", None)) is not None:
         return layer.with_static_input(scale, getattr(weight, "act_quant_zero_point", None))

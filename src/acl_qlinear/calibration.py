@@ -13,6 +13,8 @@ from .modules import in_range
 
 _SCHEMES = (torch.per_tensor_affine, torch.per_tensor_symmetric)
 
+_NOT_FINITE = "its input in calibrate() had NaN, infinity, or a range beyond float32's"
+
 MakeObserver = Callable[[], Any]
 
 
@@ -75,7 +77,7 @@ class _Seen:
         self._is_finite = bool((high - low).isfinite())
         self._is_zero = self._is_zero and not low and not high
         self.obstacle = (
-            "its input in calibrate() had NaN, infinity, or a range beyond float32's" if not self._is_finite
+            _NOT_FINITE if not self._is_finite
             else "its input in calibrate() was all zeros" if self._is_zero
             else None
         )  # fmt: skip
@@ -116,19 +118,22 @@ def observe(
         RuntimeError: An observer failed; it names the layer.
     """
     pre_scales: dict[str, Tensor] = {}
+    left: dict[str, str] = {}
     if smooth is not None:
-        largest = {module: _Largest() for module in layers.values()}
-        _run(model, calibrate, {module: each.see for module, each in largest.items()})
+        largest = {name: _Largest() for name in layers}
+        _run(model, calibrate, {layers[name]: each.see for name, each in largest.items()})
+        left = {name: _NOT_FINITE for name, each in largest.items() if not each.is_finite}
+        layers = {name: module for name, module in layers.items() if name not in left}
         pre_scales = {
             name: smoothing(each, module.weight, smooth)
             for name, module in layers.items()
-            if (each := largest[module].values) is not None
+            if (each := largest[name].values) is not None
         }
     with plain_defaults():
         seen = {module: _Seen(name, make_observer(), pre_scales.get(name)) for name, module in layers.items()}
     _run(model, calibrate, {module: each.see for module, each in seen.items()})
     found = {each.name: each.result() for each in seen.values() if each.obstacle is None}
-    left = {each.name: each.obstacle for each in seen.values() if each.obstacle is not None}
+    left |= {each.name: each.obstacle for each in seen.values() if each.obstacle is not None}
     return {name: value for name, value in found.items() if name not in left}, left
 
 
@@ -161,6 +166,10 @@ class _Largest:
 
     values: Tensor | None = None
 
+    @property
+    def is_finite(self) -> bool:
+        return self.values is None or bool(self.values.isfinite().all())
+
     @plain_defaults()
     def see(self, x: Tensor) -> None:
         if x.numel():
@@ -174,7 +183,9 @@ def _run(
     """Runs a model, and shows functions the inputs of its layers."""
 
     def watch(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        see[module](args[0] if args else next(iter(kwargs.values())))
+        # Copies of layers have their hooks, too.
+        if module in see:
+            see[module](args[0] if args else next(iter(kwargs.values())))
 
     handles = [module.register_forward_pre_hook(watch, with_kwargs=True) for module in see]
     try:

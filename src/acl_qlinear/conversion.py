@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Iterable
 from fnmatch import fnmatchcase
 from functools import partial
+from numbers import Real
 from typing import Any
 
 import torch
@@ -204,7 +205,7 @@ def _quantized(module: nn.Module, input: Input | None, per_channel: bool, dynami
 def _check_smooth(smooth: float | None) -> None:
     if smooth is None:
         return
-    if isinstance(smooth, bool) or not isinstance(smooth, (int, float)):
+    if isinstance(smooth, bool) or not isinstance(smooth, Real):
         raise TypeError(f"smooth is {smooth!r}, expected a number above 0 and at most 1, or None")
     if not 0 < smooth <= 1:
         raise ValueError(f"smooth is {smooth}, expected a number above 0 and at most 1")

@@ -234,7 +234,7 @@ def _of_library(module: nn.Linear, library: Library) -> str | None:
         return str(error)
     if (refusal := _of_structure(module, (kind,), library.own) or _of_dtype(layer.dtype)) is not None:
         return refusal
-    return _refusal(layer.weight.shape, layer.scale, layer.zero_point, float32_bias(module))
+    return _refusal(layer.weight.shape, layer.scale, layer.zero_point, float32_bias(module), layer.pre_scale)
 
 
 def _of_quantized(module: nn.Module) -> str | None:
@@ -254,12 +254,14 @@ def _of_quantized(module: nn.Module) -> str | None:
     return _refusal(weight.shape, scale, zero_point, None if bias is None else bias.detach())
 
 
-def _refusal(shape: torch.Size, scale: Tensor, zero_point: Tensor | None, bias: Tensor | None) -> str | None:
+def _refusal(
+    shape: torch.Size, scale: Tensor, zero_point: Tensor | None, bias: Tensor | None, pre_scale: Tensor | None = None
+) -> str | None:
     """What `prepack` has against a weight: asked for one row and for one column of it."""
     N, K = shape
     any_zero_point = None if zero_point is None else zero_point.ne(0).any().long().reshape(1)
     try:
-        prepack_int8(torch.zeros(min(N, 1), K, dtype=torch.int8), torch.ones(1), any_zero_point)
+        prepack_int8(torch.zeros(min(N, 1), K, dtype=torch.int8), torch.ones(1), any_zero_point, None, pre_scale)
         prepack_int8(torch.zeros(N, 1, dtype=torch.int8), scale, zero_point, bias)
     except (TypeError, ValueError) as error:
         return str(error).removeprefix("acl_qlinear::prepack_int8: ")

@@ -208,6 +208,10 @@ class PackedLinear(torch.nn.Module):
         """The parts that the layer has."""
         return (*_WEIGHT, *[_BIAS] * self.has_bias, *[_PRE_SCALE] * self.has_pre_scale)
 
+    def _weight_names(self) -> set[str]:
+        """Those that are of use together only."""
+        return set(self._names()) - {_BIAS}
+
     def _numbers(self) -> tuple[str, ...]:
         return (*self._parameters_of_quantization, "activation", "negative_slope")
 
@@ -243,8 +247,11 @@ class PackedLinear(torch.nn.Module):
         unexpected_keys += [key for key in unknown if key.removeprefix(prefix) not in keys.values()]
         errors, new = self._read(given)
         error_msgs += [f"{prefix}{keys[name]}{error}" for name, error in errors]
-        # A weight in part goes with nothing else.
-        if not errors and len(given.keys() & set(_WEIGHT)) in (0, len(_WEIGHT)):
+        # A weight in part goes with nothing else, and neither does one without its pre-scale, or with one of another.
+        weight = self._weight_names()
+        has_weight = not given.keys().isdisjoint(weight)
+        is_same_kind = (prefix + _PRE_SCALE in state_dict) == self.has_pre_scale
+        if not errors and (not has_weight or (is_same_kind and given.keys() >= weight)):
             self.__dict__.update(new)
 
     def _read(self, given: dict[str, Any]) -> tuple[list[tuple[str, str]], dict[str, Any]]:
@@ -262,15 +269,21 @@ class PackedLinear(torch.nn.Module):
         except ValueError as error:
             name, _, rest = str(error).partition(" ")
             errors.append((name, f" {rest}"))
-        if (is_whole := all(name in given for name in _WEIGHT)) and not _is_int8(given["weight_int8"]):
+        parts_given = {name: given[name] for name in self._names() if name in given}
+        errors += [
+            (name, f" is {_description(part)}, expected a tensor")
+            for name, part in parts_given.items()
+            if not isinstance(part, Tensor)
+        ]
+        if (is_whole := parts_given.keys() >= self._weight_names()) and not _is_int8(given["weight_int8"]):
             errors.append(("weight_int8", f" is {_description(given['weight_int8'])}, expected an int8 tensor"))
         elif is_whole and given["weight_int8"].shape != (self.out_features, self.in_features):
             shape = list(given["weight_int8"].shape)
             errors.append(("weight_int8", f" has shape {shape}, expected [{self.out_features}, {self.in_features}]"))
-        elif changed := [name for name in self._names() if name in given and (is_whole or name not in _WEIGHT)]:
+        elif not errors and (changed := [name for name in parts_given if is_whole or name == _BIAS]):
             try:
                 kept = {} if set(changed) == set(self._names()) else self._parts()
-                parts = kept | {name: given[name] for name in changed}
+                parts = kept | {name: parts_given[name] for name in changed}
                 new["packed"] = prepack_int8(*(parts.get(name) for name in _PARTS))
                 new["_scales"] = parts["weight_scale"].numel()
             except (AttributeError, TypeError, ValueError, RuntimeError) as error:

@@ -6,6 +6,7 @@ are per tensor, and contain 0.
 """
 
 import math
+from numbers import Real
 
 import torch
 from torch import Tensor
@@ -78,6 +79,14 @@ class _Histogram(_Observer):
     def _used(self) -> Tensor:
         return self._counts.nonzero().flatten()
 
+    def range(self) -> tuple[float, float]:
+        # Of no values, as of zeros alone.
+        return self._range() if self._width else (0.0, 0.0)
+
+    def _range(self) -> tuple[float, float]:
+        """The range of some values."""
+        raise NotImplementedError
+
     def _whole_range(self) -> tuple[float, float]:
         used = self._used()
         return min(0.0, self._edge(int(used[0]))), max(0.0, self._edge(int(used[-1]) + 1))
@@ -90,14 +99,17 @@ class Percentile(_Histogram):
         """Takes the percentage, above 50 and at most 100.
 
         Raises:
+            TypeError: Not a number.
             ValueError: Another percentage.
         """
+        if not isinstance(percent, (Real, float)):
+            raise TypeError(f"percent is {percent!r}, expected a number above 50 and at most 100")
         if not 50 < percent <= 100:
             raise ValueError(f"percent is {percent}, expected a number above 50 and at most 100")
         super().__init__()
         self._cut = (1 - percent / 100) / 2
 
-    def range(self) -> tuple[float, float]:
+    def _range(self) -> tuple[float, float]:
         until = self._counts.cumsum(0)
         # How many values are left out on each side.
         cut = int(self._cut * int(until[-1]) + 1e-6)
@@ -112,7 +124,7 @@ class MeanSquaredError(_Histogram):
     Searched for by turns on each side, among 64 parts of the range of all values.
     """
 
-    def range(self) -> tuple[float, float]:
+    def _range(self) -> tuple[float, float]:
         low, high = self._whole_range()
         used = self._used()
         # In units of bins, which float32 holds.

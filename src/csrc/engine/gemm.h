@@ -32,6 +32,9 @@ struct Rows {
         return {type, at(row, k), static_cast<size_t>(some), pre_scale ? pre_scale + k : nullptr};
     }
 
+    // Of the values that are quantized: what a pre-scale makes is fp32.
+    DType quantized_type() const { return pre_scale ? DType::f32 : type; }
+
     const void* at(int64_t row, int64_t k) const {
         return static_cast<const char*>(data) + static_cast<size_t>(row * K + k) * size_of(type);
     }

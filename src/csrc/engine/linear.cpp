@@ -230,7 +230,7 @@ const RowQuantization* quantizations_of(const LinearCall& call, const Rows& x) {
         return all;
     }
     for (int64_t row = 0; row < x.count; ++row) {
-        all[row] = choose_row_quantization(x.type, range_of(x.floats(row, 0, x.K)), call.per_row);
+        all[row] = choose_row_quantization(x.quantized_type(), range_of(x.floats(row, 0, x.K)), call.per_row);
     }
     return all;
 }

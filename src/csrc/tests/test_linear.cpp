@@ -101,7 +101,8 @@ std::vector<RowQuantization> quantizations(const Layer& layer, const LinearCall&
             all.push_back({scale, 1 / scale, call.x.quantization.zero_point});
         } else {
             const Rows x{call.x.type, call.x.data, layer.M, layer.K, nullptr, layer.packed.pre_scale};
-            all.push_back(choose_row_quantization(x.type, range_of(x.floats(m, 0, layer.K)), call.per_row));
+            all.push_back(choose_row_quantization(layer.pre_scale.empty() ? x.type : DType::f32,
+                                                  range_of(x.floats(m, 0, layer.K)), call.per_row));
         }
     }
     return all;

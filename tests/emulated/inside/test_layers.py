@@ -113,9 +113,10 @@ def test_state_dict_that_does_not_fit_changes_nothing(kind):
 def test_parts_of_a_state_dict(kind):
     """strict=False takes the weight as one, or not; and each of the rest."""
     state = layers_of_each_kind(seed=1)[kind].state_dict()
-    weight = {"weight_int8", "weight_scale", "weight_zero_point"}
+    weight = {"weight_int8", "weight_scale", "weight_zero_point", "pre_scale"} & set(state)
     for names in (
         weight,
+        weight - {"pre_scale"},
         {"bias_fp32"},
         {"pre_scale"} & set(state),
         set(state) - weight,
@@ -128,6 +129,20 @@ def test_parts_of_a_state_dict(kind):
         expected = {**layer.state_dict(), **{name: state[name] for name in taken}}
         layer.load_state_dict({name: state[name] for name in names}, strict=False)
         assert all(torch.equal(value, expected[name]) for name, value in layer.state_dict().items()), names
+
+
+def test_a_weight_and_its_pre_scale_go_together():
+    smoothed, plain = (layers_of_each_kind()[kind] for kind in ("smoothed", "calibrated"))
+    for layer, other in ((smoothed, plain), (plain, smoothed)):
+        before = everything(layer)
+        with pytest.raises(RuntimeError, match=r"(Missing|Unexpected) key.*pre_scale"):
+            layer.load_state_dict(other.state_dict())
+        assert everything(layer) == before
+        missing, unexpected = layer.load_state_dict(other.state_dict(), strict=False)
+        assert missing + unexpected == ["pre_scale"] and everything(layer) == before
+    for name in ("pre_scale", "bias_fp32", "weight_scale"):
+        with pytest.raises(RuntimeError, match=f"{name} is NoneType, expected a tensor"):
+            smoothed.load_state_dict({**smoothed.state_dict(), name: None})
 
 
 @pytest.mark.parametrize("bias", [False, True])

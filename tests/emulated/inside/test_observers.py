@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Observers: the ranges are those of their definitions. Smoothing: SmoothQuant's formula, and what it is for."""
 
+import copy
 import functools
 
 import numpy as np
@@ -92,6 +93,9 @@ def test_mean_squared_error(kind):
 
 
 def test_percentages_that_are_none():
+    for wrong in ("a", None):
+        with pytest.raises(TypeError, match=f"percent is {wrong!r}, expected a number above 50"):
+            Percentile(wrong)
     for percent in (50, 100.1, -1, float("nan")):
         with pytest.raises(ValueError, match=f"percent is {percent}, expected a number above 50 and at most 100"):
             Percentile(percent)
@@ -184,6 +188,29 @@ WRONG = [
 def test_wrong_options(options, error, message):
     with pytest.raises(error, match=message):
         acl_qlinear.quantize(nn.Linear(4, 4), **options)
+
+
+def test_observers_that_have_seen_nothing_are_as_those_of_zeros():
+    for kind in (MinMax, Percentile, MeanSquaredError):
+        zeros = kind()
+        zeros(torch.zeros(3))
+        assert kind().calculate_qparams() == zeros.calculate_qparams()
+
+
+def test_calibration_with_a_copy_of_the_model():
+    """Its layers are not the model's."""
+    model, x = with_outliers()
+    for smooth in (None, 0.5):
+        ours = acl_qlinear.quantize(model, lambda m: (copy.deepcopy(m)(100 * x), m(x)), smooth=smooth)
+        expected = acl_qlinear.quantize(model, lambda m: m(x), smooth=smooth)
+        assert ours[1].x_scale == expected[1].x_scale
+
+
+def test_nan_in_one_of_both_passes():
+    model, x = with_outliers()
+    inputs = iter([torch.full_like(x, torch.nan), x])
+    with pytest.warns(UserWarning, match=r"1: its input in calibrate\(\) had NaN"):
+        acl_qlinear.quantize(model, lambda m: m(next(inputs)), smooth=0.5)
 
 
 def test_calibration_that_cannot_be_repeated_is_named():

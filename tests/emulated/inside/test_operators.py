@@ -179,8 +179,8 @@ def test_pre_scale_multiplies_x_first(x_type, with_zero_points):
             lambda x, packed: acl_qlinear.linear_int8(x, 0.02, -3, packed, 0.1, 5, torch.uint8, "gelu"),
             lambda x, packed: acl_qlinear.linear_dynamic(x, packed, output_dtype=torch.float32),
         ]
-        if x_type == "f32":  # In other types, a row's scale is rounded to the type.
-            calls += [lambda x, packed, o=options: by_row(x, packed, **o) for options, _ in ROWS.values()]
+        for options, _ in ROWS.values():
+            calls.append(lambda x, packed, o=options: by_row(x, packed, output_dtype=torch.float32, **o))
         for call in calls:
             assert torch.equal(call(case.x, packed), call(case.x.float() * pre_scale, case.packed))
 
