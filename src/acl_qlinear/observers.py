@@ -13,6 +13,8 @@ from torch import Tensor
 
 # Of a histogram, on each side of 0: some dozens for each of int8's steps, also where outliers are cut off.
 _BINS = 2**13
+# Below that of every float32.
+_LEAST_EXPONENT = -500
 # The mean squared error is tried with these parts of the range, on each side.
 _PARTS = torch.arange(1, 65, dtype=torch.float64) / 64
 
@@ -57,7 +59,9 @@ class _Histogram(_Observer):
         self._counts = torch.zeros(2 * _BINS, dtype=torch.int64)
 
     def __call__(self, x: Tensor) -> None:
-        _, exponent = math.frexp(x.abs().max().item())
+        largest = x.abs().max().item()
+        # Zeros fit into bins of any width, and leave it to others.
+        exponent = math.frexp(largest)[1] if largest else _LEAST_EXPONENT
         width = max(self._width, math.ldexp(1, exponent) / _BINS)
         self._widen(width)
         bins = (x.flatten().double() / width).floor().long() + _BINS

@@ -195,6 +195,9 @@ def test_observers_that_have_seen_nothing_are_as_those_of_zeros():
         zeros = kind()
         zeros(torch.zeros(3))
         assert kind().calculate_qparams() == zeros.calculate_qparams()
+        # Zeros before small values take nothing of their precision away.
+        small, after_zeros = torch.linspace(-3e-6, 5e-6, 1000), kind()
+        assert observed(after_zeros, [torch.zeros(10), small]) == pytest.approx(observed(kind(), [small]), rel=2e-3)
 
 
 def test_calibration_with_a_copy_of_the_model():
