@@ -177,6 +177,12 @@ exec "{compiler}/bin/aarch64-conda-linux-gnu-g++" --sysroot="{sysroot}" "${{@/#-
 
 
 @pytest.fixture(scope="session")
+def inductor(cxx: Path) -> dict[str, str]:
+    """Variables with which an emulated PyTorch compiles: no processes of its own, which would be emulated, too."""
+    return {"CXX": str(cxx), "TORCHINDUCTOR_COMPILE_THREADS": "1", "TORCHINDUCTOR_VEC_ISA_OK": "1"}
+
+
+@pytest.fixture(scope="session")
 def binutils(compiler: Path) -> Path:
     """The folder with aarch64-conda-linux-gnu-readelf and its like."""
     return compiler / "bin"

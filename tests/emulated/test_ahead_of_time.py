@@ -32,6 +32,7 @@ def test_package_runs_without_python(
     installed: Callable[[str, str], Path],
     run_in: Callable[..., subprocess.CompletedProcess[str]],
     cxx: Path,
+    inductor: dict[str, str],
     tmp_path: Path,
 ) -> None:
     prefix, package, program = installed(MICROARCHITECTURES[-1], TORCH), tmp_path / "model.pt2", tmp_path / "run_model"
@@ -40,10 +41,8 @@ def test_package_runs_without_python(
         prefix,
         ["python", "-c", script, ROOT / "examples", package],
         CPU,
-        CXX=str(cxx),
-        TORCHINDUCTOR_COMPILE_THREADS="1",
-        TORCHINDUCTOR_VEC_ISA_OK="1",
         TORCHINDUCTOR_CACHE_DIR=str(tmp_path / "cache"),
+        **inductor,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     library, *expected = done.stdout.splitlines()

@@ -30,10 +30,8 @@ def exchange(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def run_tests(installed: Installed, run_in: Run, exchange: Path, cxx: Path) -> Callable[..., str]:
+def run_tests(installed: Installed, run_in: Run, exchange: Path, inductor: dict[str, str]) -> Callable[..., str]:
     """run_tests(microarchitecture, PyTorch, option…): runs the tests inside a prefix; what pytest printed."""
-    # What torch.compile compiles with: not a compiler's own emulation, and not many of them at once.
-    inductor = {"CXX": str(cxx), "TORCHINDUCTOR_COMPILE_THREADS": "1", "TORCHINDUCTOR_VEC_ISA_OK": "1"}
 
     def run(
         microarchitecture: str, torch: str, *options: str, files: list[str] | None = None, cpu: str | None = None
