@@ -14,7 +14,9 @@ X = torch.randn(2, 9, 40, generator=torch.Generator().manual_seed(1))
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    # In a folder `tests`, since hypothesis draws constants from all other modules that are loaded: all tests that
+    # came after these, in this prefix alone, had other examples.
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "tests"))
     # GCC 12 crashes on SVE's types in precompiled headers.
     monkeypatch.setattr(torch._inductor.config, "cpp_cache_precompile_headers", False)
     torch._dynamo.reset()
