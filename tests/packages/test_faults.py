@@ -169,8 +169,8 @@ def test_bootstrap_channel_is_the_same_again(tmp_path: Path) -> None:
     before = os.umask(0o077)
     try:
         for wheel in wheels:
-            bootstrap._wheel_package(tmp_path, tmp_path / wheel["name"], wheel)
-        bootstrap._debian_package(tmp_path, tmp_path / "ccache", spec, bootstrap.BUILD_ARCH, debs)
+            bootstrap._wheel_package(tmp_path, wheel, tmp_path / wheel["name"])
+        bootstrap._debian_package(tmp_path, spec, bootstrap.BUILD_ARCH, debs, tmp_path / "ccache")
     finally:
         os.umask(before)
     made = sorted(tmp_path.glob("*/*.conda"))

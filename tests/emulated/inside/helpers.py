@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: MIT
 """Cases for the tests of this folder, and their comparison with acl_qlinear.reference."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import hypothesis
 import numpy as np
 import torch
 
@@ -14,6 +16,18 @@ from acl_qlinear.reference import Quantized
 TORCH = {"u8": torch.uint8, "s8": torch.int8, "f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
 INTEGER = {"u8": np.uint8, "s8": np.int8}
 QUANTIZED = {"u8": torch.quint8, "s8": torch.qint8}
+
+
+def given(examples: int, **strategies: Any) -> Callable[[Callable], Callable]:
+    """hypothesis.given, with the same examples everywhere and on every day, however slow the machine is."""
+
+    def decorate(test: Callable) -> Callable:
+        slow = [hypothesis.HealthCheck.too_slow]
+        settings = hypothesis.settings(max_examples=examples, deadline=None, database=None, suppress_health_check=slow)
+        # A seed, since `derandomize` draws by where pytest is started from.
+        return hypothesis.seed(24)(settings(hypothesis.given(**strategies)(test)))  # noqa: TID251
+
+    return decorate
 
 
 @dataclass

@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import INTEGER, QUANTIZED, TORCH, Case, Errors, quantized, torch_weight
-from hypothesis import HealthCheck, given, seed, settings
+from helpers import INTEGER, QUANTIZED, TORCH, Case, Errors, given, quantized, torch_weight
 from hypothesis import strategies as st
 
 import acl_qlinear
@@ -34,10 +33,8 @@ sizes = st.one_of(st.integers(1, 40), st.sampled_from([63, 64, 65, 96, 97, 130, 
 types = st.sampled_from(list(TORCH))
 
 
-# A seed, since `derandomize` draws by where pytest is started from.
-@seed(24)
-@settings(max_examples=250, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
+    250,
     M=sizes,
     K=st.one_of(sizes, st.sampled_from([768, 3080])),
     N=sizes,
