@@ -24,7 +24,7 @@ from helpers import Errors
 from torch import nn
 
 import acl_qlinear
-from acl_qlinear import reference
+from acl_qlinear import observers, reference
 from acl_qlinear.reference import Quantized
 
 MODELS = int(os.environ.get("FUZZ_MODELS", "250"))
@@ -33,6 +33,16 @@ SIZES = [1, 2, 3, 5, 8, 12, 16, 17, 24, 31, 32, 33, 48, 64, 65, 70]
 ACTIVATIONS: list[Callable[[], nn.Module]] = [nn.ReLU, nn.GELU, nn.SiLU, nn.Tanh, nn.LeakyReLU, nn.Identity]
 # Results are rounded to this share of themselves.
 PRECISION = {torch.float32: 1e-6, torch.bfloat16: 2.0**-8, torch.float16: 2.0**-10}
+
+# None is the default. Whether a range holds all inputs that the observer has seen. PyTorch's histograms take a second
+# for a layer where they are emulated.
+OBSERVERS: list[tuple[Callable | None, bool]] = [
+    (None, True),
+    (observers.MinMax, True),
+    (functools.partial(observers.Percentile, 99), False),
+    (functools.partial(tq.MinMaxObserver, dtype=torch.qint8), True),
+    (functools.partial(tq.MovingAverageMinMaxObserver, dtype=torch.qint8), False),
+]
 
 
 class Residual(nn.Module):
@@ -188,22 +198,20 @@ def check_model(seed: int, tally: Tally) -> None:
 def check_quantize(way, rng, model, inputs, tally):
     """Our quantized model."""
     options, covers_all = {"per_channel": rng.random() < 0.5}, True
-    linears = [m for m in model.modules() if type(m) is nn.Linear]
     if way == "dynamic":
         options |= rng.choice([
             {}, {"reduce_range": True}, {"granularity": "row"}, {"granularity": "row", "symmetric": True},
         ])  # fmt: skip
     else:
         options["calibrate"] = lambda m: [m(x) for x in inputs if x.numel()]
-        observers = [tq.HistogramObserver.with_args(bins=64), tq.MinMaxObserver, tq.MovingAverageMinMaxObserver]
-        # The default, a histogram of 2048 bins, takes seconds for a layer where it is emulated.
-        if len(linears) > 3 or rng.random() < 0.99:
-            observer = rng.choice(observers)
-            # It stays near what it saw first, and other inputs saturate.
-            covers_all = observer is not tq.MovingAverageMinMaxObserver
-            options["observer"] = functools.partial(observer, dtype=torch.qint8)
+        # Some ranges do not hold all that was seen, and such inputs saturate.
+        observer, covers_all = rng.choice(OBSERVERS)
+        if observer:
+            options["observer"] = observer
+        if rng.random() < 0.3:
+            options["smooth"] = rng.choice([0.3, 0.5, 0.9])
     expected = [model(x) for x in inputs]
-    taken = layers_with_inputs(model, inputs) if way == "static" else set(linears)
+    taken = layers_with_inputs(model, inputs) if way == "static" else all_linears(model)
     state, structure = copy.deepcopy(model.state_dict()), repr(model)
     inplace = rng.random() < 0.3
     ours = quantize(model, inplace=inplace, **options)
@@ -224,6 +232,10 @@ def check_quantize(way, rng, model, inputs, tally):
             tally.cosines.append(nn.functional.cosine_similarity(z.flatten().float(), y.flatten().float(), 0).item())
             assert tally.cosines[-1] > 0.9, tally.cosines[-1]
     return ours
+
+
+def all_linears(model):
+    return {m for m in model.modules() if type(m) is nn.Linear}
 
 
 def layers_with_inputs(model, inputs):
@@ -348,6 +360,8 @@ def check_layer(layer, x, y, tally):
         tally.errors.add(integers, reference.linear(given, quantized_weight, bias, output, **options))
         return
     rows = x.float().reshape(-1, layer.in_features)
+    if (pre_scale := acl_qlinear.pre_scale(layer.packed)) is not None:
+        rows = rows * pre_scale
     if isinstance(layer, acl_qlinear.DynamicLinear) and layer.granularity == "row":
 
         def as_x(value):

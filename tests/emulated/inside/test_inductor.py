@@ -53,15 +53,12 @@ def test_layers_alone_are_the_same(options, dtype):
 def test_bert(options, grad):
     """A converted model of transformers': no graph breaks, and one graph for sentences of every length."""
     torch.manual_seed(0)
-    config = BertConfig(num_hidden_layers=2, hidden_size=64, num_attention_heads=2, intermediate_size=96, vocab_size=99)
+    config = BertConfig(num_hidden_layers=1, hidden_size=64, num_attention_heads=2, intermediate_size=96, vocab_size=99)
     model = BertModel(config, add_pooling_layer=False).eval()
     ours = acl_qlinear.quantize(model, **options)
-    assert len(acl_qlinear.report(ours).replaced) == 12
+    assert len(acl_qlinear.report(ours).replaced) == 6
     with torch.set_grad_enabled(grad):
         tokens = [torch.randint(99, size) for size in ((2, 8), (3, 17), (5, 11))]
-        explanation = torch._dynamo.explain(ours)(tokens[0])
-        assert explanation.graph_break_count == 0, explanation.break_reasons
-        torch._dynamo.reset()
         compiled = torch.compile(ours, fullgraph=True, dynamic=True)
         with torch._dynamo.config.patch(error_on_recompile=True):
             for each in tokens:

@@ -34,7 +34,7 @@ types = st.sampled_from(list(TORCH))
 
 
 @given(
-    250,
+    150,
     M=sizes,
     K=st.one_of(sizes, st.sampled_from([768, 3080])),
     N=sizes,
