@@ -1,16 +1,20 @@
 # SPDX-License-Identifier: MIT
 """Builds the recipes into conda packages, with rattler-build."""
 
+import ctypes
 import shutil
+import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from multiprocessing import get_context
 from pathlib import Path
 
 from ..base import archives
-from ..base.cache import cached_dir
+from ..base.cache import cached_dir, find_cached
 from ..base.files import beside, holding_lock, replacing
 from ..base.hashes import tree_hash
 from ..base.messages import CiError, log
@@ -23,6 +27,7 @@ from .normalize import BuiltPackage
 
 # What decides, besides rattler-build, what is in a package and beside it.
 CONTENT = (archives, normalize, symbol_floors, sbom, provenance)
+PR_SET_PDEATHSIG = 1  # of linux/prctl.h
 
 
 def build_packages(name: str, channel: Path, upstream: list[str], **wanted: str) -> None:
@@ -38,24 +43,13 @@ def build_packages(name: str, channel: Path, upstream: list[str], **wanted: str)
         "content": tree_hash(*(Path(str(module.__file__)) for module in CONTENT)),
     }
     sources = [(source, str(source.relative_to(ROOT))) for source in recipes.SOURCES[name]]
-    stand_ins = not_locked(upstream)
-    for row, build_string in recipes.packages(name, **wanted):
-        recipe = Recipe(recipes.RECIPES / name, row, sources)
-
-        def make(target: Path, recipe: Recipe = recipe, label: str = f"{name} {build_string}") -> None:
-            log(f"building {label}")
-            started = datetime.now(UTC)
-            with built_package(recipe, channel, upstream, CACHE / "build" / name) as package:
-                texts = {
-                    sbom.SUFFIX: sbom.package_sbom(package, stand_ins),
-                    provenance.SUFFIX: provenance.statement(package, started, recipe.sources, stand_ins),
-                }
-                final = move_package(package.path, target)
-            for suffix, text in texts.items():
-                beside(final, suffix).write_text(text)
-
-        home = cached_dir(f"packages/{name}", [inputs, build_string], make)
-        for file in sorted(home.glob("*/*")):
+    jobs = [
+        Job(Recipe(recipes.RECIPES / name, row, sources), build_string, channel, upstream, inputs)
+        for row, build_string in recipes.packages(name, **wanted)
+    ]
+    _make_missing(jobs)
+    for job in jobs:
+        for file in sorted(job.home().glob("*/*")):
             shutil.copyfile(file, channel / file.parent.name / file.name)
 
 
@@ -69,6 +63,69 @@ class Recipe:
     folder: Path
     row: dict[str, str]
     sources: list[tuple[Path, str]]
+
+    @property
+    def place(self) -> str:
+        """The name of the folder that it is built in: what one microarchitecture's builds compile is the same."""
+        return "-".join(filter(None, [self.folder.name, self.row.get("microarchitecture")]))
+
+
+@dataclass(frozen=True)
+class Job:
+    """A package that `build_packages` wants, and all that decides what is in it."""
+
+    recipe: Recipe
+    build_string: str
+    channel: Path
+    upstream: list[str]
+    inputs: Mapping[str, object]
+
+    def home(self) -> Path:
+        """The cached folder with the package, built where it is not there."""
+        return cached_dir(*self._name_and_inputs, self._make)
+
+    def is_made(self) -> bool:
+        return find_cached(*self._name_and_inputs) is not None
+
+    @property
+    def _name_and_inputs(self) -> tuple[str, list[object]]:
+        return f"packages/{self.recipe.folder.name}", [self.inputs, self.build_string]
+
+    def _make(self, target: Path) -> None:
+        log(f"building {self.recipe.folder.name} {self.build_string}")
+        started = datetime.now(UTC)
+        stand_ins = not_locked(self.upstream)
+        with built_package(self.recipe, self.channel, self.upstream, CACHE / "build" / self.recipe.place) as package:
+            texts = {
+                sbom.SUFFIX: sbom.package_sbom(package, stand_ins),
+                provenance.SUFFIX: provenance.statement(package, started, self.recipe.sources, stand_ins),
+            }
+            final = move_package(package.path, target)
+        for suffix, text in texts.items():
+            beside(final, suffix).write_text(text)
+
+
+def _make_missing(jobs: list[Job]) -> None:
+    """Builds the packages that are not cached, those of different microarchitectures at the same time."""
+    by_place: dict[str, list[Job]] = {}
+    for job in jobs:
+        if not job.is_made():
+            by_place.setdefault(job.recipe.place, []).append(job)
+    if len(by_place) < 2:
+        return
+    # Processes, since each needs environment variables of its own. Not forked, since rattler-build has threads.
+    with ProcessPoolExecutor(len(by_place), get_context("spawn"), _end_with_parent) as pool:
+        list(pool.map(_make_all, by_place.values()))
+
+
+def _make_all(jobs: list[Job]) -> None:
+    for job in jobs:
+        job.home()
+
+
+def _end_with_parent() -> None:
+    """Makes the system kill this process when the one that started it has been killed."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 @contextmanager

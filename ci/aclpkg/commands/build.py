@@ -10,6 +10,9 @@ What is missing on the machine is installed with apt, as root; elsewhere it is n
 
 import argparse
 import json
+import os
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 from ..base.messages import log
 from ..base.paths import DIST
@@ -46,17 +49,23 @@ def main() -> None:
         log(f"wheel: {made}, {made.stat().st_size / 2**20:.1f} MiB")
     if options.no_table:
         return
-    kinds = [word for kind in SHOWN_KINDS for word in ("--kind", kind)]
     reports = []
-    for microarchitecture in bench.measured_here():
-        log(f"installing and measuring acl-qlinear for {microarchitecture}")
-        home = dist.install(microarchitecture, TORCH, upstream, [])
-        cpus = ["this machine"] if emulator.NATIVE else emulator.CPUS[microarchitecture]
-        for cpu in cpus:
-            report, printed = bench.run_bench(home, cpu, *kinds)
-            reports.append(report)
-            print(f"\n{printed}", end="", flush=True)
+    # Counts are exact whatever else runs; times are not.
+    with ThreadPoolExecutor(1 if emulator.NATIVE else os.cpu_count()) as pool:
+        for found in pool.map(partial(_measure, upstream=upstream), bench.measured_here()):
+            for report, printed in found:
+                reports.append(report)
+                print(f"\n{printed}", end="", flush=True)
     (DIST / "bench.json").write_text(json.dumps(reports, indent=2) + "\n")
+
+
+def _measure(microarchitecture: str, upstream: list[str]) -> list[tuple[bench.Report, str]]:
+    """Installs acl-qlinear for a microarchitecture; its reports and tables, one for each CPU that it is tried on."""
+    log(f"installing and measuring acl-qlinear for {microarchitecture}")
+    home = dist.install(microarchitecture, TORCH, upstream, [])
+    kinds = [word for kind in SHOWN_KINDS for word in ("--kind", kind)]
+    cpus = ["this machine"] if emulator.NATIVE else emulator.CPUS[microarchitecture]
+    return [bench.run_bench(home, cpu, *kinds) for cpu in cpus]
 
 
 if __name__ == "__main__":

@@ -16,7 +16,10 @@ import shutil
 import sys
 import tempfile
 import zipfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Literal
 from urllib.parse import unquote, urlsplit
@@ -99,18 +102,22 @@ def _architectures(kind: str) -> list[str]:
 
 
 def _make(target: Path, debs: dict[tuple[str, str], list[Path]]) -> None:
-    total = len(debs) + len(BOOTSTRAP["wheels"])
-    number = itertools.count(1)
-    work = target / "work"
     specs = {spec["name"]: spec for spec in BOOTSTRAP["debian"]}
-    for (name, arch), files in debs.items():
-        log(f"bootstrap channel {next(number)}/{total}: {name} ({arch})")
-        _debian_package(target, work, specs[name], arch, files)
-        shutil.rmtree(work)
-    for wheel in BOOTSTRAP["wheels"]:
-        log(f"bootstrap channel {next(number)}/{total}: {wheel['name']} {wheel['version']}")
-        _wheel_package(target, work, wheel)
-        shutil.rmtree(work)
+    makers: dict[str, Callable[[Path], None]] = {
+        f"{name} ({arch})": partial(_debian_package, target, specs[name], arch, files)
+        for (name, arch), files in debs.items()
+    }
+    makers |= {
+        f"{wheel['name']} {wheel['version']}": partial(_wheel_package, target, wheel) for wheel in BOOTSTRAP["wheels"]
+    }
+
+    def make(number: int, label: str) -> None:
+        log(f"bootstrap channel {number}/{len(makers)}: {label}")
+        with tempfile.TemporaryDirectory(dir=target) as work:
+            makers[label](Path(work))
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(make, itertools.count(1), makers))
     stand_ins = {locked: deb.name for files in debs.values() for deb in files if (locked := debian.replaced_file(deb))}
     if stand_ins:
         (target / NOT_LOCKED).write_text(json.dumps(stand_ins, indent=2) + "\n")
@@ -160,7 +167,7 @@ def _add_link_json(package: Path) -> None:
 # Debian's packages
 
 
-def _debian_package(target: Path, work: Path, spec: dict, arch: str, debs: list[Path]) -> None:
+def _debian_package(target: Path, spec: dict, arch: str, debs: list[Path], work: Path) -> None:
     root, files, name = work / "root", work / "files", spec["name"]
     files.mkdir(parents=True)
     debian.unpack(debs, root)
@@ -288,7 +295,7 @@ unset _gxx_prefix
 # PyPI's wheels
 
 
-def _wheel_package(target: Path, work: Path, wheel: dict) -> None:
+def _wheel_package(target: Path, wheel: dict, work: Path) -> None:
     arch = {"target": "aarch64", "tool": BUILD_ARCH, "noarch": "any"}[wheel["kind"]]
     path = _download_wheel(wheel, arch)
     files = work / "files"

@@ -37,10 +37,10 @@ def rebuild(package: Path, upstream: list[str], target: Path, ccache: Path) -> P
         shutil.copytree(recipe, folder, ignore=ours)
         row = recipes.own_row(yaml.safe_load((recipe / "variant_config.yaml").read_text()))
         sources = [(checkout / path, path) for path in sorted(_own_sources(given.recipe))]
-        # Another folder than ci/build.sh has. Its path is as long, so that ccache takes both for the same.
-        output = CACHE / "again" / given.index["name"]
-        epoch = given.index["timestamp"] // 1000
         again = packages.Recipe(folder, row, sources)
+        # Another folder than ci/build.sh has. Its path is as long, so that ccache takes both for the same.
+        output = CACHE / "again" / again.place
+        epoch = given.index["timestamp"] // 1000
         with packages.built_package(again, channel, upstream, output, ccache, epoch) as built:
             return packages.move_package(built.path, target)
 
