@@ -9,14 +9,14 @@ import pytest
 import rattler_build
 from aclpkg.base import archives, environment
 from aclpkg.base.paths import ROOT
-from aclpkg.base.pins import DEBIAN_VARIANTS, PUBLIC_VARIANTS, TORCH, VARIANTS, chosen
+from aclpkg.base.pins import DEBIAN_VARIANTS, PUBLIC_VARIANTS, VARIANTS, chosen
 from aclpkg.build import dist, recipes
 from aclpkg.inputs.bootstrap import SUBDIR
 from aclpkg.release.staged_recipes import write_staged_recipes
 from rattler_build.render import RenderConfig, RenderedVariant
 from rattler_build.tool_config import PlatformConfig, ToolConfiguration
 
-from ..conftest import BUILD_TAGS, MICROARCHITECTURES
+from ..conftest import BUILD_TAGS, MICROARCHITECTURES, TORCHES
 
 MACHINE = SUBDIR[platform.machine()]
 
@@ -108,11 +108,13 @@ def test_staged_recipes_are_built_by_plain_rattler_build(
     rattler_build.build_recipes([microarch / "recipe.yaml"], **options)
     # The solver for the target must not ask this machine.
     monkeypatch.setenv("CONDA_OVERRIDE_ARCHSPEC", "neoverse_n1")
-    row = {key: values[-1:] for key, values in chosen(microarchitecture=MICROARCHITECTURES[0], pytorch=TORCH).items()}
+    newest = TORCHES[-1]
+    chosen_rows = chosen(microarchitecture=MICROARCHITECTURES[0], pytorch=newest)
+    row = {key: values[-1:] for key, values in chosen_rows.items()}
     del row["zip_keys"]
     rattler_build.build_recipes([qlinear / "recipe.yaml"], variant_overrides=row, **options)
     built = {file.name for file in (tmp_path / "output").glob("*/*.conda")}
     ours = {file.name for file in dist.CHANNEL.glob("*/*.conda")}
     assert built == {name for name in ours if name.startswith("acl-microarch")} | {
-        name for name in ours if name.startswith("acl-qlinear-") and f"{BUILD_TAGS[TORCH]}_armv8_2a" in name
+        name for name in ours if name.startswith("acl-qlinear-") and f"{BUILD_TAGS[newest]}_armv8_2a" in name
     }

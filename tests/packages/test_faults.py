@@ -128,7 +128,7 @@ def test_foreign_checkout(foreign_checkout: Path, tmp_path: Path) -> None:
     """Somebody who is not root builds the package again there, and gets the same bytes."""
     home = Path(f"/tmp/acl-qlinear-{os.getpid()}")
     channel = Path(shutil.copytree(dist.CHANNEL, home / "channel"))
-    package = next(channel.glob("linux-aarch64/acl-qlinear-*.conda"))
+    package = next(channel.glob("linux-aarch64/acl-qlinear-*-ptstable_*.conda"))
     environment = {
         "PATH": "/usr/local/bin:/usr/bin:/bin:/usr/sbin",
         "HOME": str(home),

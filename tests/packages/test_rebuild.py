@@ -65,7 +65,7 @@ def test_rebuilt_package_is_equal(request: pytest.FixtureRequest) -> None:
 def test_difference_is_shown(tmp_path: Path) -> None:
     """A package that says it was made from something else than it was."""
     channel = Path(shutil.copytree(dist.CHANNEL, tmp_path / "channel"))
-    package = next(channel.glob("linux-aarch64/acl-qlinear-*.conda"))
+    package = next(channel.glob("linux-aarch64/acl-qlinear-*-ptstable_*.conda"))
     root = tmp_path / "root"
     archives.unpack_package(package, root)
     source = root / normalize.SOURCES / "src/acl_qlinear/reference.py"
