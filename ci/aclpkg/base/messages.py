@@ -10,4 +10,6 @@ class CiError(Exception):
 
 def log(text: str) -> None:
     """One line of progress."""
-    print(f"== {text}", file=sys.stderr, flush=True)
+    # In one piece, also where threads and processes log at the same time.
+    sys.stderr.write(f"== {text}\n")
+    sys.stderr.flush()

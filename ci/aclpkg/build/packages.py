@@ -69,6 +69,11 @@ class Recipe:
         """The name of the folder that it is built in: what one microarchitecture's builds compile is the same."""
         return "-".join(filter(None, [self.folder.name, self.row.get("microarchitecture")]))
 
+    def debian_source(self) -> Path | None:
+        """ACL's source, downloaded, where the recipe takes it and Debian has it."""
+        address = self.row.get("acl_source")
+        return recipes.debian_source(address, self.row["acl_sha256"]) if address else None
+
 
 @dataclass(frozen=True)
 class Job:
@@ -113,6 +118,9 @@ def _make_missing(jobs: list[Job]) -> None:
             by_place.setdefault(job.recipe.place, []).append(job)
     if len(by_place) < 2:
         return
+    # Else the processes wait for one another, and say so.
+    for first, *_ in by_place.values():
+        first.recipe.debian_source()
     # Processes, since each needs environment variables of its own. Not forked, since rattler-build has threads.
     with ProcessPoolExecutor(len(by_place), get_context("spawn"), _end_with_parent) as pool:
         list(pool.map(_make_all, by_place.values()))
@@ -152,11 +160,9 @@ def built_package(
     }
     places = {str(output): "/build", channel.as_uri(): "acl-qlinear"}
     places |= {address.rstrip("/"): "bootstrap" for address in upstream if address.startswith("file:")}
-    if (address := recipe.row.get("acl_source")) and (
-        source := recipes.debian_source(address, recipe.row["acl_sha256"])
-    ):
+    if source := recipe.debian_source():
         variables["ACL_SOURCE_URL"] = source.as_uri()
-        places[source.as_uri().replace("+", "%2B")] = places[source.as_uri()] = address
+        places[source.as_uri().replace("+", "%2B")] = places[source.as_uri()] = recipe.row["acl_source"]
     with holding_lock(output.with_suffix(".lock")):
         shutil.rmtree(output, ignore_errors=True)
         try:

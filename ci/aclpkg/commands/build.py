@@ -12,7 +12,7 @@ import argparse
 import json
 import os
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from pathlib import Path
 
 from ..base.messages import log
 from ..base.paths import DIST
@@ -50,19 +50,25 @@ def main() -> None:
     if options.no_table:
         return
     reports = []
+    emulator.prepare()
+    homes = {name: _install(name, upstream) for name in bench.measured_here()}
     # Counts are exact whatever else runs; times are not.
     with ThreadPoolExecutor(1 if emulator.NATIVE else os.cpu_count()) as pool:
-        for found in pool.map(partial(_measure, upstream=upstream), bench.measured_here()):
+        for found in pool.map(_measure, homes, homes.values()):
             for report, printed in found:
                 reports.append(report)
                 print(f"\n{printed}", end="", flush=True)
     (DIST / "bench.json").write_text(json.dumps(reports, indent=2) + "\n")
 
 
-def _measure(microarchitecture: str, upstream: list[str]) -> list[tuple[bench.Report, str]]:
-    """Installs acl-qlinear for a microarchitecture; its reports and tables, one for each CPU that it is tried on."""
-    log(f"installing and measuring acl-qlinear for {microarchitecture}")
-    home = dist.install(microarchitecture, TORCH, upstream, [])
+def _install(microarchitecture: str, upstream: list[str]) -> Path:
+    log(f"installing acl-qlinear for {microarchitecture}")
+    return dist.install(microarchitecture, TORCH, upstream, [])
+
+
+def _measure(microarchitecture: str, home: Path) -> list[tuple[bench.Report, str]]:
+    """The reports and tables of a prefix, one for each CPU that the microarchitecture's builds are tried on."""
+    log(f"measuring acl-qlinear for {microarchitecture}")
     kinds = [word for kind in SHOWN_KINDS for word in ("--kind", kind)]
     cpus = ["this machine"] if emulator.NATIVE else emulator.CPUS[microarchitecture]
     return [bench.run_bench(home, cpu, *kinds) for cpu in cpus]

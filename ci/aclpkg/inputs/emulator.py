@@ -114,6 +114,13 @@ def _root() -> Path:
     return cached_dir("emulated-root", [str(deb) for deb in debs], lambda target: debian.unpack(debs, target))
 
 
+def prepare() -> None:
+    """Makes what `run_program` needs, for callers that run several programs at the same time."""
+    if not NATIVE:
+        _plugin()
+        _root()
+
+
 def run_program(
     prefix: Path,
     program: Sequence[str | Path],
