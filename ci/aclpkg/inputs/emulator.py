@@ -16,7 +16,7 @@ import archspec.cpu
 
 from ..base.cache import cached_dir
 from ..base.hashes import tree_hash
-from ..base.messages import log
+from ..base.messages import CiError, log
 from ..base.paths import ROOT
 from ..base.pins import MICROARCHITECTURES
 from ..base.processes import run
@@ -45,7 +45,15 @@ CONFIGURE = [
     "--without-default-features",
     "--enable-linux-user",
     "--disable-install-blobs",
+    "--enable-lto",
+    "-Doptimization=3",
 ]
+# Python and PyTorch jump about in more code than qemu keeps tables and translations for. With these, and LTO, it runs
+# them 5 to 15 % faster.
+PATCHES = {
+    "accel/tcg/tb-jmp-cache.h": ("TB_JMP_CACHE_BITS 12", "TB_JMP_CACHE_BITS 16"),
+    "tcg/region.c": ("(128 * MiB)", "(1 * GiB)"),
+}
 # The CPUs that builds for a microarchitecture are tried on; the first has little more than they need.
 CPUS = {name: one.emulated_cpus for name, one in MICROARCHITECTURES.items()}
 
@@ -68,6 +76,12 @@ def _qemu() -> Path:
         tree = target / "source"
         tree.mkdir()
         run(["tar", "-xf", source, "-C", tree, "--strip-components=1"])
+        for name, (text, other) in PATCHES.items():
+            file = tree / name
+            before = file.read_text()
+            if before.count(text) != 1:
+                raise CiError(f"qemu's {name} has {text!r} {before.count(text)} times, expected once: see PATCHES")
+            file.write_text(before.replace(text, other))
         (tree / "build").mkdir()
         build_log = target / "build.log"
         run(["../configure", *options], build_log, cwd=tree / "build")
@@ -76,7 +90,7 @@ def _qemu() -> Path:
         (tree / "include/qemu/qemu-plugin.h").rename(target / "qemu-plugin.h")
         run(["rm", "-rf", tree])
 
-    return cached_dir("qemu", [str(source), options], build)
+    return cached_dir("qemu", [str(source), options, PATCHES], build)
 
 
 @cache
