@@ -68,8 +68,8 @@ def load() -> None:
     except OSError as error:
         # PyTorch 2.9 wraps the loader's words in its own.
         raise ImportError(
-            f"{library} cannot be loaded: {error.__cause__ or error}; Arm Compute Library {_build.ACL_VERSION} must be "
-            f"in the same environment: {_builds.how_to_install_again(_build)}"
+            f"{library} cannot be loaded: {error.__cause__ or error}; the libraries that it needs, Arm Compute Library "
+            f"{_build.ACL_VERSION} among them, must be in the same environment: {_builds.how_to_install_again(_build)}"
         ) from error
     arm_compute_path = ctypes.CDLL(str(library)).acl_qlinear_arm_compute_path
     arm_compute_path.restype = ctypes.c_char_p
