@@ -4,7 +4,9 @@
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+import sys
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -31,6 +33,60 @@ def test_disk_full_during_a_build(small_disk: Path) -> None:
     ):
         pass
     assert not (small_disk / "output").exists() and os.environ == before
+
+
+def tiny_jobs(folder: Path, script: str) -> list[packages.Job]:
+    """A build for each microarchitecture, which runs a script."""
+    (folder / "tiny").mkdir()
+    (folder / "tiny/recipe.yaml").write_text(
+        f"""\
+package: {{name: tiny, version: "1"}}
+build:
+  noarch: generic
+  script: {script}
+"""
+    )
+    return [
+        packages.Job(packages.Recipe(folder / "tiny", {"microarchitecture": name}, []), name, dist.CHANNEL, [], {})
+        for name in VARIANTS["microarchitecture"]
+    ]
+
+
+def test_failure_of_builds_at_the_same_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They run in processes of their own; the error is that of one which failed, and nothing is left."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    jobs = tiny_jobs(tmp_path, "echo what the build says; exit 1")
+    with pytest.raises(CiError, match=r"tiny cannot be built: (?s:.)*what the build says"):
+        packages.make_missing(jobs)
+    left = [path for folder in ("build", "packages") for path in (tmp_path / "cache/acl-qlinear" / folder).iterdir()]
+    assert len(left) == 2 * len(jobs) and all(path.suffix == ".lock" for path in left), left
+
+
+def test_builds_at_the_same_time_are_killed_together(tmp_path: Path) -> None:
+    script = """\
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from tests.packages.test_faults import packages, tiny_jobs
+if __name__ == "__main__":
+    packages.make_missing(tiny_jobs(Path(sys.argv[1]), f"touch {sys.argv[1]}/started-$$; sleep 5"))
+"""
+    words = [sys.executable, "-c", script, str(tmp_path), str(ROOT)]
+    variables = {"PYTHONPATH": f"{ROOT}/ci:{ROOT}", "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    with subprocess.Popen(words, env={**os.environ, **variables}) as process:
+        wait_until(lambda: len(list(tmp_path.glob("started-*"))) == len(VARIANTS["microarchitecture"]))
+        children = run(["ps", "-o", "pid=", "--ppid", str(process.pid)]).split()
+        assert len(children) >= len(VARIANTS["microarchitecture"])
+        process.kill()
+    wait_until(lambda: not any(Path("/proc", child).exists() for child in children))
+
+
+def wait_until(happens: Callable[[], bool]) -> None:
+    for _ in range(600):
+        if happens():
+            return
+        time.sleep(0.1)
+    raise AssertionError("it did not happen in a minute")
 
 
 def test_disk_full_while_packing(small_disk: Path) -> None:

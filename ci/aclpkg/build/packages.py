@@ -47,7 +47,7 @@ def build_packages(name: str, channel: Path, upstream: list[str], **wanted: str)
         Job(Recipe(recipes.RECIPES / name, row, sources), build_string, channel, upstream, inputs)
         for row, build_string in recipes.packages(name, **wanted)
     ]
-    _make_missing(jobs)
+    make_missing(jobs)
     for job in jobs:
         for file in sorted(job.home().glob("*/*")):
             shutil.copyfile(file, channel / file.parent.name / file.name)
@@ -110,7 +110,7 @@ class Job:
             beside(final, suffix).write_text(text)
 
 
-def _make_missing(jobs: list[Job]) -> None:
+def make_missing(jobs: list[Job]) -> None:
     """Builds the packages that are not cached, those of different microarchitectures at the same time."""
     by_place: dict[str, list[Job]] = {}
     for job in jobs:

@@ -39,6 +39,7 @@ PROGRAMS = {
         "git": "git",
         "ip": "iproute2",
         "pkg-config": "pkg-config",
+        "ps": "procps",
         "ssh-keygen": "openssh-client",
     },
     # Lmod and Environment Modules, which Debian does not install side by side, come by ci/debian.lock.
