@@ -124,14 +124,13 @@ def ways() -> dict[str, Callable[[], nn.Module]]:
     }
 
 
-def embeddings(model: nn.Module, sentences: list[str]) -> torch.Tensor:
+def embeddings(model: nn.Module) -> torch.Tensor:
     """[sentences, 384], one after the other, so that none depends on another."""
-    return torch.stack([torch.tensor(model.encode(text, normalize_embeddings=True)) for text in sentences])
+    return torch.stack([torch.tensor(model.encode(text, normalize_embeddings=True)) for text in SENTENCES])
 
 
 def similarities(vectors: torch.Tensor) -> torch.Tensor:
-    pairs = list(itertools.combinations(range(len(vectors)), 2))
-    pairs = random.Random(0).sample(pairs, min(PAIRS, len(pairs)))
+    pairs = random.Random(0).sample(list(itertools.combinations(range(len(SENTENCES)), 2)), PAIRS)
     return torch.stack([vectors[a] @ vectors[b] for a, b in pairs])
 
 
@@ -164,7 +163,7 @@ def measure(model: nn.Module, meter: Counters | Clock, lengths: list[int]) -> di
     return costs
 
 
-def save_plot(results: dict[str, Any], lengths: list[int], sentences: int, path: Path) -> None:
+def save_plot(results: dict[str, Any], lengths: list[int], path: Path) -> None:
     """Writes a picture of the costs, and of what is lost, as PNG."""
     from matplotlib.figure import Figure
 
@@ -182,16 +181,14 @@ def save_plot(results: dict[str, Any], lengths: list[int], sentences: int, path:
     left.legend(fontsize=8, loc="lower right")
     for key, marker in (("mean", "o"), ("worst", "x")):
         losses = [1 - row[key] for row in others.values()]
-        right.plot(losses, range(len(others)), marker, label=f"{key} of {sentences} sentences")
+        right.plot(losses, range(len(others)), marker, label=f"{key} of {len(SENTENCES)} sentences")
     right.set(xscale="log", xlabel="1 - cosine to fp32's embedding")
     right.legend(fontsize=8)
     right.grid(axis="x", alpha=0.3)
     left.set_yticks(range(len(others)), list(others))
     left.invert_yaxis()
     figure.suptitle("all-MiniLM-L6-v2, one thread")
-    partial = path.with_name(f"{path.name}.part")
-    figure.savefig(partial, dpi=110, format="png")
-    partial.replace(path)
+    figure.savefig(path, dpi=110)
 
 
 def main() -> None:
@@ -199,16 +196,14 @@ def main() -> None:
     parser.add_argument("--counters", type=Path, help="file that the counter plugin writes to")
     parser.add_argument("--tokens", type=int, nargs="+", default=[8, 32, 128], help="lengths of the texts to measure")
     parser.add_argument("--ways", nargs="+", choices=ways(), default=list(ways()), help="default: all; fp32 is added")
-    parser.add_argument("--sentences", type=int, default=len(SENTENCES), help="how many to compare; default: all")
     parser.add_argument("--json", type=Path, help="also write the results here")
     parser.add_argument("--png", type=Path, help="also draw them here")
     options = parser.parse_args()
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     torch.set_num_threads(1)
     meter = Counters(options.counters) if options.counters else Clock()
-    sentences = SENTENCES[: options.sentences]
     heading = "".join(f"{f'{tokens} tokens':>13}" for tokens in options.tokens)
-    print(f"all-MiniLM-L6-v2, {len(sentences)} sentences; {meter.measure} of a text of so many tokens")
+    print(f"all-MiniLM-L6-v2, {len(SENTENCES)} sentences; {meter.measure} of a text of so many tokens")
     print(f"{'':22}{'mean cosine':>12}{'worst':>8}{'ranks':>8}{'MB':>6}{heading}")
     results: dict[str, Any] = {}
     expected = torch.empty(0)
@@ -217,7 +212,7 @@ def main() -> None:
             continue
         model = make()
         with torch.no_grad():
-            vectors = embeddings(model, sentences)
+            vectors = embeddings(model)
             expected = vectors if name == "fp32" else expected
             cosines = (vectors * expected).sum(1)
             row = {
@@ -236,7 +231,7 @@ def main() -> None:
     if options.json:
         options.json.write_text(json.dumps(results, indent=2) + "\n")
     if options.png:
-        save_plot(results, options.tokens, len(sentences), options.png)
+        save_plot(results, options.tokens, options.png)
 
 
 if __name__ == "__main__":
