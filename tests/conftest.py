@@ -3,6 +3,7 @@
 
 import os
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -72,6 +73,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             names = ", ".join(other.removeprefix("test_inside_prefix[").rstrip("]") for other in there)
             raise pytest.UsageError(f"--in is {prefix!r}, expected one of {names}")
         items[:] = [there[name]]
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "nothing came in time"
+        time.sleep(0.2)
 
 
 class ByFile(LoadScopeScheduling):

@@ -8,7 +8,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from aclpkg.build import dist
 from aclpkg.inputs import debian, emulator
 from aclpkg.inputs.bootstrap import BOOTSTRAP
 
+from ..conftest import wait_for
 from ..emulation import command_in_root, write_python
 
 KINDS = ("lmod", "tcl")
@@ -183,13 +183,6 @@ def free_ports(count: int) -> list[int]:
 def slurm_answers(home: Path, *words: str) -> str:
     environment = {**os.environ, "SLURM_CONF": str(home / "slurm.conf")}
     return subprocess.run(words, capture_output=True, text=True, check=False, env=environment).stdout
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "nothing came in time"
-        time.sleep(0.2)
 
 
 def kill(pid_file: Path) -> None:

@@ -15,7 +15,8 @@ from aclpkg.base.pins import TORCH
 from aclpkg.inputs import emulator
 from aclpkg.measure import bench
 
-from .conftest import slurm_answers, wait_for
+from ..conftest import wait_for
+from .conftest import slurm_answers
 
 # So few that it is quick.
 SHAPES = ["--shape", "1x64x64", "--shape", "8x768x768"]

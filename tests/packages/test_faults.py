@@ -5,8 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +17,8 @@ from aclpkg.base.pins import EPOCH, VARIANTS
 from aclpkg.base.processes import run
 from aclpkg.build import dist, normalize, packages, recipes
 from aclpkg.inputs import bootstrap, debian
+
+from ..conftest import wait_for
 
 
 def test_disk_full_during_a_build(small_disk: Path) -> None:
@@ -66,27 +67,17 @@ def test_builds_at_the_same_time_are_killed_together(tmp_path: Path) -> None:
     script = """\
 import sys
 from pathlib import Path
-sys.path.insert(0, sys.argv[2])
 from tests.packages.test_faults import packages, tiny_jobs
-if __name__ == "__main__":
-    packages.make_missing(tiny_jobs(Path(sys.argv[1]), f"touch {sys.argv[1]}/started-$$; sleep 5"))
+packages.make_missing(tiny_jobs(Path(sys.argv[1]), f"touch {sys.argv[1]}/started-$$; sleep 5"))
 """
-    words = [sys.executable, "-c", script, str(tmp_path), str(ROOT)]
+    words = [sys.executable, "-c", script, str(tmp_path)]
     variables = {"PYTHONPATH": f"{ROOT}/ci:{ROOT}", "XDG_CACHE_HOME": str(tmp_path / "cache")}
     with subprocess.Popen(words, env={**os.environ, **variables}) as process:
-        wait_until(lambda: len(list(tmp_path.glob("started-*"))) == len(VARIANTS["microarchitecture"]))
+        wait_for(lambda: len(list(tmp_path.glob("started-*"))) == len(VARIANTS["microarchitecture"]))
         children = run(["ps", "-o", "pid=", "--ppid", str(process.pid)]).split()
         assert len(children) >= len(VARIANTS["microarchitecture"])
         process.kill()
-    wait_until(lambda: not any(Path("/proc", child).exists() for child in children))
-
-
-def wait_until(happens: Callable[[], bool]) -> None:
-    for _ in range(600):
-        if happens():
-            return
-        time.sleep(0.1)
-    raise AssertionError("it did not happen in a minute")
+    wait_for(lambda: not any(Path("/proc", child).exists() for child in children))
 
 
 def test_disk_full_while_packing(small_disk: Path) -> None:
