@@ -211,7 +211,8 @@ def check_quantize(way, rng, model, inputs, tally):
         if rng.random() < 0.3:
             options["smooth"] = rng.choice([0.3, 0.5, 0.9])
     expected = [model(x) for x in inputs]
-    taken = layers_with_inputs(model, inputs) if way == "static" else all_linears(model)
+    linears = {m for m in model.modules() if type(m) is nn.Linear}
+    taken = layers_with_inputs(model, inputs) if way == "static" else linears
     state, structure = copy.deepcopy(model.state_dict()), repr(model)
     inplace = rng.random() < 0.3
     ours = quantize(model, inplace=inplace, **options)
@@ -232,10 +233,6 @@ def check_quantize(way, rng, model, inputs, tally):
             tally.cosines.append(nn.functional.cosine_similarity(z.flatten().float(), y.flatten().float(), 0).item())
             assert tally.cosines[-1] > 0.9, tally.cosines[-1]
     return ours
-
-
-def all_linears(model):
-    return {m for m in model.modules() if type(m) is nn.Linear}
 
 
 def layers_with_inputs(model, inputs):

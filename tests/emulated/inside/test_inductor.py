@@ -59,6 +59,7 @@ def test_bert(options, grad):
     assert len(acl_qlinear.report(ours).replaced) == 6
     with torch.set_grad_enabled(grad):
         tokens = [torch.randint(99, size) for size in ((2, 8), (3, 17), (5, 11))]
+        # It raises where a graph would break.
         compiled = torch.compile(ours, fullgraph=True, dynamic=True)
         with torch._dynamo.config.patch(error_on_recompile=True):
             for each in tokens:
