@@ -11,5 +11,4 @@ class CiError(Exception):
 def log(text: str) -> None:
     """One line of progress."""
     # In one piece, also where threads and processes log at the same time.
-    sys.stderr.write(f"== {text}\n")
-    sys.stderr.flush()
+    print(f"== {text}\n", end="", file=sys.stderr, flush=True)

@@ -66,7 +66,7 @@ class Recipe:
 
     @property
     def place(self) -> str:
-        """The name of the folder that it is built in: what one microarchitecture's builds compile is the same."""
+        """The name of the folder that it is built in: one for each microarchitecture, so that ccache finds its own."""
         return "-".join(filter(None, [self.folder.name, self.row.get("microarchitecture")]))
 
     def debian_source(self) -> Path | None:

@@ -65,6 +65,15 @@ def _compiler_flags() -> list[str]:
     return ["--extra-cflags=-march=x86-64-v3"] if has_avx2 else []
 
 
+def _patch(tree: Path) -> None:
+    for name, (text, other) in PATCHES.items():
+        file = tree / name
+        before = file.read_text()
+        if before.count(text) != 1:
+            raise CiError(f"qemu's {name} has {text!r} {before.count(text)} times, expected once: see PATCHES")
+        file.write_text(before.replace(text, other))
+
+
 @cache
 def _qemu() -> Path:
     """The folder with qemu-aarch64 and the header for plugins."""
@@ -76,12 +85,7 @@ def _qemu() -> Path:
         tree = target / "source"
         tree.mkdir()
         run(["tar", "-xf", source, "-C", tree, "--strip-components=1"])
-        for name, (text, other) in PATCHES.items():
-            file = tree / name
-            before = file.read_text()
-            if before.count(text) != 1:
-                raise CiError(f"qemu's {name} has {text!r} {before.count(text)} times, expected once: see PATCHES")
-            file.write_text(before.replace(text, other))
+        _patch(tree)
         (tree / "build").mkdir()
         build_log = target / "build.log"
         run(["../configure", *options], build_log, cwd=tree / "build")
