@@ -7,6 +7,7 @@ import os
 import platform
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,10 @@ from acl_qlinear import _build
 from acl_qlinear._load import BUILD
 from acl_qlinear._streams import print_what_streams_can_take
 
-from . import plot, report, speed_limits
+from . import peers, plot, report, speed_limits
 from .cases import KINDS, Shape, wrong_results
 from .meters import Clock, Counters, Meter, pin
-from .workloads import PRESETS, measure_cases
+from .workloads import PRESETS, measure_cases, side_by_side, with_peers
 
 # Arm's numbers of parts in /proc/cpuinfo, which the emulator has as well.
 _CORES = {
@@ -39,27 +40,31 @@ def cpu() -> str:
     return _CORES.get(part, f"CPU part {part}")
 
 
-def versions() -> dict[str, str]:
+def versions(with_peers: bool) -> dict[str, str]:
     """What is measured, with what is beside and below it."""
     onednn = re.search(r"(?:MKL-DNN|oneDNN) v([0-9.]+)", torch.__config__.show())
     return {
         "acl_qlinear": acl_qlinear.__version__, "acl": _build.ACL_VERSION, "torch": torch.__version__,
         "onednn": onednn[1] if onednn else "none", "python": platform.python_version(), "numpy": np.__version__,
         "libc": " ".join(platform.libc_ver()), "kernel": platform.release(),
-        "microarchitecture": BUILD.microarchitecture,
+        "microarchitecture": BUILD.microarchitecture, **(peers.versions() if with_peers else {}),
     }  # fmt: skip
 
 
-def make_report(meter: Meter, name: str, cases: list[tuple[Shape, str]], cores: list[int] | None) -> report.Report:
+def make_report(options: argparse.Namespace, cases: list[tuple[Shape, str]], cores: list[int] | None) -> report.Report:
     """Measures all cases, with progress on stderr; what --json writes."""
     # A thread that refreshes the progress bar would be counted with the calls.
     console = Console(stderr=True)
+    meter: Meter = Counters(options.counters) if options.counters else Clock()
+    preset = PRESETS[options.preset]
+    if options.peers:
+        preset = replace(preset, measure=with_peers)
     steps = track(
-        measure_cases(meter, PRESETS[name], cases), f"measuring {name}", total=len(cases), console=console,
+        measure_cases(meter, preset, cases), f"measuring {options.preset}", total=len(cases), console=console,
         transient=True, auto_refresh=False,
     )  # fmt: skip
     return {
-        "versions": versions(), "preset": name, "measure": meter.measure, "threads": torch.get_num_threads(),
+        "versions": versions(options.peers), "preset": options.preset, "measure": meter.measure, "threads": torch.get_num_threads(),
         "node": os.environ.get("SLURMD_NODENAME", platform.node()),
         "cpu": cpu(), "pinned_to": cores, "warm_up_calls": meter.warm_up, "command": sys.argv,
         "cases": list(steps),
@@ -100,6 +105,10 @@ def parse_arguments() -> argparse.Namespace:
         "--merge", nargs="+", type=Path, metavar="PART.json",
         help="measure nothing: put the reports of all parts together",
     )  # fmt: skip
+    parser.add_argument(
+        "--peers", action="store_true",
+        help="also measure ONNX Runtime and OpenVINO: pip install onnxruntime onnx openvino; for grids: smoke, paper, models",
+    )  # fmt: skip
     parser.add_argument("--threads", type=int, default=1, help="PyTorch's intra-op threads (default: 1)")
     parser.add_argument("--counters", type=Path, metavar="FILE", help="file that the counter plugin writes to")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the results here")
@@ -118,6 +127,10 @@ def parse_arguments() -> argparse.Namespace:
             parser.error(f"{file} cannot be written: there is no directory {file.parent}")
     if options.shape and options.preset == "memory":
         parser.error("--shape does not go with --preset memory, which is about the layers of bert-base")
+    if options.peers and PRESETS[options.preset].measure is not side_by_side:
+        parser.error(f"--peers does not go with --preset {options.preset}, expected one of smoke, paper, models")
+    if options.peers and (missing := peers.missing()):
+        parser.error(f"--peers needs packages that are not installed: pip install {' '.join(missing)}")
     return options
 
 
@@ -168,7 +181,7 @@ def main() -> int:
     if options.part:
         number, count = options.part
         cases = cases[number - 1 :: count]
-    result = make_report(Counters(options.counters) if options.counters else Clock(), options.preset, cases, cores)
+    result = make_report(options, cases, cores)
     if options.part:
         result["part"] = options.part
     show(result, console, options)

@@ -37,7 +37,14 @@ def heading(report: Report) -> str:
 
 def table(report: Report) -> Table:
     """A report's table."""
-    return {"stream": _stream, "threads": _threads, "memory": _memory}.get(report["preset"], _grid)(report)
+    grid = _peers if peers(report) else _grid
+    return {"stream": _stream, "threads": _threads, "memory": _memory}.get(report["preset"], grid)(report)
+
+
+def peers(report: Report) -> list[str]:
+    """The engines that a report compares ours with, besides PyTorch's fp32; none but with --peers."""
+    errors = {key for case in report["cases"] for key in case if key.endswith(" error")}
+    return ["torch", *sorted(key.removesuffix(" error") for key in errors)] if errors else []
 
 
 def _table(report: Report, caption: str, *headings: str) -> Table:
@@ -62,6 +69,23 @@ def _grid(report: Report) -> Table:
         if floor:
             shares.append(f"{math.prod(case['shape']) / _FLOOR_MACS_PER_CYCLE / costs[0]:.3f}")
         result.add_row(name(case["shape"]), case["kind"], f"{case['max_error']:.2g}", *cells, *shares)
+    return result
+
+
+def _peers(report: Report) -> Table:
+    measure = report["measure"]
+    factor, what = unit(measure)
+    engines = ["acl", *peers(report)]
+    headings = ("M×K×N", "kind", *engines, "acl/least", "error", "theirs")
+    result = _table(report, f"{what} per call", *headings)
+    for case in report["cases"]:
+        costs = {engine: case[engine][measure] for engine in engines if engine in case}
+        cells = [f"{costs[engine] * factor:,.1f}" if engine in costs else "–" for engine in engines]
+        least = min((cost for engine, cost in costs.items() if engine != "acl"), default=None)
+        cells.append(f"{costs['acl'] / least:.3f}" if least else "–")
+        errors = [case[f"{engine} error"] for engine in engines if f"{engine} error" in case]
+        cells += [f"{case['max_error']:.2g}", f"{max(errors):.2g}" if errors else "–"]
+        result.add_row(name(case["shape"]), case["kind"], *cells)
     return result
 
 

@@ -8,17 +8,23 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from .meters import CYCLES, LONGEST, OTHERS
-from .report import Report, geometric_means, name
+from .report import Report, geometric_means, name, peers
 
 # Modelled cycles of ours over PyTorch 2.9's, at most, on one thread of a Neoverse V1, in the preset "smoke".
 _OF_TORCH: dict[tuple[int, int, int], dict[str, float]] = {
-    (1, 64, 64): {"tensor": 0.20, "channel": 0.10, "dynamic tensor": 0.20, "dynamic channel": 0.10},
-    (1, 768, 768): {"tensor": 0.30, "channel": 0.004, "dynamic tensor": 0.22, "dynamic channel": 0.004},
-    (8, 768, 768): {"tensor": 0.46, "channel": 0.0065, "dynamic tensor": 0.46, "dynamic channel": 0.0067},
+    (1, 64, 64): {
+        "tensor": 0.20, "channel": 0.10, "static channel": 0.10, "dynamic tensor": 0.20, "dynamic channel": 0.10,
+    },
+    (1, 768, 768): {
+        "tensor": 0.30, "channel": 0.004, "static channel": 0.004, "dynamic tensor": 0.22, "dynamic channel": 0.004,
+    },
+    (8, 768, 768): {
+        "tensor": 0.46, "channel": 0.0065, "static channel": 0.0067, "dynamic tensor": 0.46, "dynamic channel": 0.0067,
+    },
     (128, 768, 768): {"tensor": 0.88, "dynamic tensor": 0.85},
 }
 # Time of ours over PyTorch's, on any AArch64: not measured yet, so no more than that ours is not slower, but for noise.
-_OF_TORCH_TIME = {"tensor": 1.1, "channel": 1.1, "dynamic tensor": 1.1, "dynamic channel": 1.1}
+_OF_OTHERS_TIME = 1.1
 
 
 @dataclass(frozen=True)
@@ -36,7 +42,7 @@ class Result:
 
 
 def _weights(kind: str) -> str:
-    return kind if kind.startswith("dynamic") else kind.split()[1]
+    return kind if kind.startswith(("dynamic", "static")) else kind.split()[1]
 
 
 def _smoke(report: Report) -> Iterator[Result]:
@@ -45,12 +51,22 @@ def _smoke(report: Report) -> Iterator[Result]:
         kind, shape = _weights(case["kind"]), tuple(case["shape"])
         label = f"{name(shape)} {case['kind']}"
         if "torch" in case:
-            bound = _OF_TORCH[shape][kind] if measure == CYCLES else _OF_TORCH_TIME[kind]
+            bound = _OF_TORCH[shape][kind] if measure == CYCLES else _OF_OTHERS_TIME
             yield Result(f"{label}: of PyTorch", case["acl"][measure] / case["torch"][measure], bound, bound)
     eight = [case for case in report["cases"] if tuple(case["shape"]) == (8, 768, 768)]
     if eight and measure == CYCLES:
         ratio = max(case["acl"][measure] / case["fp32"][measure] for case in eight)
         yield Result("8×768×768, the int8 kind that costs most: of fp32", ratio, 0.15, 0.12)
+
+
+def _peers(report: Report) -> Iterator[Result]:
+    measure = report["measure"]
+    bound = 1.0 if measure == CYCLES else _OF_OTHERS_TIME
+    for case in report["cases"]:
+        for engine in peers(report):
+            if engine in case:
+                label = f"{name(case['shape'])} {case['kind']}: of {engine}"
+                yield Result(label, case["acl"][measure] / case[engine][measure], bound, bound)
 
 
 def _paper(report: Report) -> Iterator[Result]:
@@ -89,5 +105,5 @@ _CHECKS: dict[str, Callable[[Report], Iterator[Result]]] = {
 
 
 def results(report: Report) -> list[Result]:
-    """The promises about a report's preset; none for "models"."""
-    return list(_CHECKS.get(report["preset"], lambda report: iter(()))(report))
+    """The promises about a report's preset, and about other engines in it; none for "models" alone."""
+    return [*_CHECKS.get(report["preset"], lambda report: iter(()))(report), *_peers(report)]

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """What is measured: shapes, kinds and thread counts, by name; each preset makes the cases of a report."""
 
+import itertools
 import os
 import random
 import time
@@ -14,7 +15,8 @@ import torch.ao.nn.quantized.dynamic as nnqd
 import acl_qlinear
 from acl_qlinear.conversion import quantized_weight
 
-from .cases import ENGINES, KINDS, Case, Shape, make_case, max_error
+from . import peers
+from .cases import ENGINES, KINDS, Case, Shape, make_case, max_error, our_error
 from .meters import Counters, Meter
 
 
@@ -37,13 +39,24 @@ def measured_engines(meter: Meter, preset: Preset, case: Case) -> list[str]:
 
 def side_by_side(meter: Meter, preset: Preset, case: Case) -> dict[str, Any]:
     """Each engine's cost, warmed up; the error of ours."""
-    error, share = max_error(case)
+    error, share = our_error(case)
     engines = measured_engines(meter, preset, case)
     # A shape's fp32 layer and input are the same in every kind, and so is what Counters count of them.
     known = meter.fp32_costs if isinstance(meter, Counters) else {}
     costs = meter.costs({e: case.call(e) for e in engines if e != "fp32" or case.shape not in known})
     costs["fp32"] = known.setdefault(case.shape, costs.get("fp32", {}))
     return {"max_error": error, "share_off": share, **costs}
+
+
+def with_peers(meter: Meter, preset: Preset, case: Case) -> dict[str, Any]:
+    """Each engine's cost, other engines' too, and their errors by name, like ours."""
+    calls = peers.peers_of(case)
+    errors = {f"{engine} error": max_error(case, call())[0] for engine, call in calls.items()}
+    # As the others' layers in `measure_cases`.
+    for call in calls.values():
+        for _ in range(20):
+            call()
+    return {**side_by_side(meter, preset, case), **errors, **meter.costs(calls)}
 
 
 def streamed(meter: Meter, preset: Preset, case: Case) -> dict[str, Any]:
@@ -138,11 +151,23 @@ def _status(name: str) -> int:
         return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
 
 
-def _encoder(hidden: int, intermediate: int) -> list[Shape]:
-    """The linear layers of an encoder block, for sequences of 128 tokens."""
-    return [(128, hidden, hidden), (128, hidden, intermediate), (128, intermediate, hidden)]
+def _encoder(M: int, hidden: int) -> list[Shape]:
+    """The linear layers of a transformer's encoder block, for M tokens."""
+    return [(M, hidden, hidden), (M, hidden, 4 * hidden), (M, 4 * hidden, hidden)]
 
 
+# distilbert and roberta-base have bert-base's. The DLRM is that of the MLPerf benchmark, its first layers; the decoder
+# is Llama 3.2 with 1 billion weights, for one token.
+MODELS: dict[str, list[Shape]] = {
+    "MiniLM": _encoder(32, 384),
+    "bert-base": _encoder(128, 768),
+    "bert-large": _encoder(128, 1024),
+    "Whisper-tiny's encoder": _encoder(1500, 384),
+    "Whisper-small's encoder": _encoder(1500, 768),
+    "ViT-B": _encoder(197, 768),
+    "DLRM": [(2048, 13, 512), (2048, 512, 256), (2048, 256, 128)],
+    "a decoder of 10⁹ weights": [(1, 2048, 2048), (1, 2048, 512), (1, 2048, 8192), (1, 8192, 2048)],
+}
 _SIZES = (768, 1024, 2048, 4096)
 PRESETS = {
     "smoke": Preset(
@@ -155,7 +180,8 @@ PRESETS = {
     ),
     # distilbert and roberta-base have bert-base's linear layers.
     "models": Preset(
-        "the layers of bert-base and bert-large", side_by_side, _encoder(768, 3072) + _encoder(1024, 4096)
+        f"the layers of {', '.join(MODELS)}", side_by_side, list(dict.fromkeys(itertools.chain(*MODELS.values()))),
+        ("u8 channel", "static channel", "dynamic channel", "dynamic-row channel"),
     ),
     "stream": Preset(
         "64 different M in 1 to 512, twice", streamed, [(512, 768, 768)], ("u8 tensor", "u8 channel"), ("acl", "torch"),
