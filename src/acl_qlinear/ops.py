@@ -414,6 +414,14 @@ def _(
     _check_devices(packed=packed, x=x, out=out)
 
 
+@torch.library.register_fake("acl_qlinear::linear_static")
+def _(
+    x: Tensor, packed: Tensor, x_scale: float, x_zero_point: int, activation: str = "none",
+    negative_slope: float = 0.01,
+) -> Tensor:  # fmt: skip
+    return _like(x, packed, x.dtype)
+
+
 @torch.library.register_fake("acl_qlinear::linear_dynamic")
 def _(
     x: Tensor, packed: Tensor, reduce_range: bool = False, output_dtype: torch.dtype | None = None,

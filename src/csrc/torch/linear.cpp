@@ -166,10 +166,11 @@ void check_no_internal_overlap(const char* op, const Tensor& out) {
     }
 }
 
+constexpr const char* kDynamic = "acl_qlinear::linear_dynamic: ";
+
 // A call for a float x whose quantization is still to be chosen, and the type of its output.
-std::pair<Call, ScalarType> dynamic_call(const Tensor& x, const Tensor& packed, std::optional<ScalarType> output_dtype,
-                                         const ActivationArguments& activation) {
-    constexpr const char* op = "acl_qlinear::linear_dynamic: ";
+std::pair<Call, ScalarType> float_call(const char* op, const Tensor& x, const Tensor& packed,
+                                       std::optional<ScalarType> output_dtype, const ActivationArguments& activation) {
     CHECK_TYPE(is_float(x.scalar_type()) && is_plain_cpu(x), op, "x is ", describe(x),
                ", expected a float32, bfloat16 or float16 CPU tensor");
     const auto type = output_dtype.value_or(x.scalar_type());
@@ -199,7 +200,7 @@ Range range_of_all(const Call& call) {
     return all;
 }
 
-Tensor run_dynamic(const Call& call, ScalarType type) {
+Tensor run_float(const Call& call, ScalarType type) {
     Tensor y = host::empty(call.output_sizes(), type);
     run(call, y, dtype_of(call.op, "output_dtype", type), {});
     return y;
@@ -272,25 +273,33 @@ void linear_int8_out(const Tensor& x, double x_scale, int64_t x_zero_point, cons
     }
 }
 
+Tensor linear_static(const Tensor& x, const Tensor& packed, double x_scale, int64_t x_zero_point, Text activation,
+                     double negative_slope) {
+    auto [call, type] =
+        float_call("acl_qlinear::linear_static: ", x, packed, std::nullopt, {activation, negative_slope});
+    call.input = checked_quantization(call.op, "x", {x_scale, x_zero_point}, call.x_type);
+    return run_float(call, type);
+}
+
 Tensor linear_dynamic(const Tensor& x, const Tensor& packed, bool reduce_range, std::optional<ScalarType> output_dtype,
                       Text activation, double negative_slope) {
-    auto [call, type] = dynamic_call(x, packed, output_dtype, {activation, negative_slope});
+    auto [call, type] = float_call(kDynamic, x, packed, output_dtype, {activation, negative_slope});
     const Range range = range_of_all(call);
     // PyTorch's own words.
     CHECK_RUNTIME(range.lowest <= range.highest,
                   "In ChooseQuantizationParams, min should be less than or equal to max");
     const Quantization chosen = choose_quantization(range, reduce_range);
     call.input = {chosen.scale, signed_zero_point(DType::u8, chosen.zero_point)};
-    return run_dynamic(call, type);
+    return run_float(call, type);
 }
 
 Tensor linear_dynamic_row(const Tensor& x, const Tensor& packed, bool symmetric, bool narrow_range,
                           std::optional<ScalarType> output_dtype, Text activation, double negative_slope) {
-    auto [call, type] = dynamic_call(x, packed, output_dtype, {activation, negative_slope});
+    auto [call, type] = float_call(kDynamic, x, packed, output_dtype, {activation, negative_slope});
     CHECK_VALUE(symmetric || !narrow_range, call.op, "narrow_range is True, expected False where symmetric is");
     const PerRow around_0 = narrow_range ? PerRow::narrow : PerRow::symmetric;
     call.per_row = symmetric ? around_0 : PerRow::asymmetric;
-    return run_dynamic(call, type);
+    return run_float(call, type);
 }
 
 void check_fallback(const char* op, bool has_zero_points) {

@@ -35,6 +35,9 @@ Tensor linear_int8(const Tensor& x, double x_scale, int64_t x_zero_point, const 
 void linear_int8_out(const Tensor& x, double x_scale, int64_t x_zero_point, const Tensor& packed, double output_scale,
                      int64_t output_zero_point, Text activation, double negative_slope, const Tensor& out);
 
+Tensor linear_static(const Tensor& x, const Tensor& packed, double x_scale, int64_t x_zero_point, Text activation,
+                     double negative_slope);
+
 Tensor linear_dynamic(const Tensor& x, const Tensor& packed, bool reduce_range, std::optional<ScalarType> output_dtype,
                       Text activation, double negative_slope);
 
@@ -60,6 +63,8 @@ constexpr const char* schemas[] = {
     "float negative_slope=0.01) -> Tensor",
     "linear_int8_out(Tensor x, float x_scale, int x_zero_point, Tensor packed, float output_scale, "
     "int output_zero_point, str activation, float negative_slope, Tensor(a!) out) -> ()",
+    "linear_static(Tensor x, Tensor packed, float x_scale, int x_zero_point, str activation=\"none\", "
+    "float negative_slope=0.01) -> Tensor",
     "linear_dynamic(Tensor x, Tensor packed, bool reduce_range=False, ScalarType? output_dtype=None, "
     "str activation=\"none\", float negative_slope=0.01) -> Tensor",
     "linear_dynamic_row(Tensor x, Tensor packed, bool symmetric=False, bool narrow_range=False, "
@@ -78,6 +83,7 @@ template <typename Implement> void implement_all(Implement&& implement) {
     implement.template add<linear>("linear");
     implement.template add<linear_int8>("linear_int8");
     implement.template add<linear_int8_out>("linear_int8_out");
+    implement.template add<linear_static>("linear_static");
     implement.template add<linear_dynamic>("linear_dynamic");
     implement.template add<linear_dynamic_row>("linear_dynamic_row");
     implement.template add<forbid_fallback>("forbid_fallback");

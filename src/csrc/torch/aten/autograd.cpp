@@ -70,6 +70,10 @@ struct LinearInt8 {
     static constexpr auto function = linear_int8;
     static constexpr const char *op = "acl_qlinear::linear_int8", *name = op;
 };
+struct LinearStatic {
+    static constexpr auto function = linear_static;
+    static constexpr const char *op = "acl_qlinear::linear_static", *name = op;
+};
 struct LinearDynamic {
     static constexpr auto function = linear_dynamic;
     static constexpr const char *op = "acl_qlinear::linear_dynamic", *name = op;
@@ -112,6 +116,7 @@ void implement_autograd(torch::Library& m) {
     m.impl("linear", torch::CppFunction::makeFallthrough());
     m.impl("linear_int8", WithoutGradient<LinearInt8>::call);
     m.impl("linear_int8_out", linear_int8_out_autograd);
+    m.impl("linear_static", WithoutGradient<LinearStatic>::call);
     m.impl("linear_dynamic", WithoutGradient<LinearDynamic>::call);
     m.impl("linear_dynamic_row", WithoutGradient<LinearDynamicRow>::call);
 }
