@@ -498,9 +498,7 @@ class CalibratedLinear(PackedLinear):
         Raises:
             TypeError: The input's dtype is not one of these.
         """
-        return _linear_static(
-            input, self.packed, self.x_scale, self.x_zero_point, self.activation, self.negative_slope
-        )
+        return _linear_static(input, self.packed, self.x_scale, self.x_zero_point, self.activation, self.negative_slope)
 
 
 # PyTorch's layers that ours compute the same as, and their activation functions.

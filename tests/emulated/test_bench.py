@@ -51,6 +51,25 @@ def test_broken_promise_is_said(installed: Installed, run_in: Run, tmp_path: Pat
 
 
 @counted
+def test_peers_cost_more(installed: Installed) -> None:
+    """The other engines compute the same, within 1 LSB, and cost more."""
+    home = installed("neoverse_v1", TORCH)
+    kinds = ("u8 tensor", "s8 channel", "static channel", "dynamic channel")
+    shapes = ("--shape=1x64x64", "--shape=8x96x768")
+    report, printed = bench.run_bench(home, bench.CPU, "--peers", *shapes, *(f"--kind={kind}" for kind in kinds))
+    print(printed)
+    for case in report["cases"]:
+        engines = {"onnxruntime", "openvino"} if case["kind"] == "static channel" else {"onnxruntime"}
+        assert {key.removesuffix(" error") for key in case if key.endswith(" error")} == engines
+        assert all(case[f"{engine} error"] <= (case["kind"][1] == "8") for engine in engines)
+    kept = [
+        limit for limit in bench.speed_limits(home, {**report, "preset": "models"}) if "of torch" not in limit["what"]
+    ]
+    assert len(kept) == 10 and all(limit["kept"] for limit in kept), kept
+    assert report["versions"].keys() >= {"onnxruntime", "openvino"} and "acl/least" in printed
+
+
+@counted
 def test_time_under_emulation_is_refused(installed: Installed, run_in: Run) -> None:
     done = run_in(installed("neoverse_v1", TORCH), ["python", "-m", "acl_qlinear.bench"], bench.CPU)
     assert done.returncode == 1 and "time under emulation says nothing" in done.stderr
@@ -61,6 +80,8 @@ BAD_OPTIONS = {
     "there is no directory missing": ["--json", "missing/report.json"],
     "--shape does not go with --preset memory": ["--preset", "memory", "--shape", "8x768x768"],
     "invalid choice: 'fp8'": ["--kind", "fp8"],
+    "--peers does not go with --preset threads": ["--peers", "--preset", "threads"],
+    "not installed: pip install onnxruntime onnx openvino": ["--peers"],
 }
 
 

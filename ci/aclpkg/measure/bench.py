@@ -14,14 +14,16 @@ from ..base.messages import CiError, log
 from ..base.paths import DIST, ROOT
 from ..base.pins import MICROARCHITECTURES, SITE_PACKAGES, TORCH, VARIANTS
 from ..build import dist
-from ..inputs import emulator
+from ..inputs import bootstrap, emulator
 
 OUTPUT = DIST / "bench"
 BASELINE = ROOT / "tests/cost_baseline.json"
 # On a Neoverse V1, whose cycles are modelled; both builds run there.
 CPU = "neoverse-v1"
 BUILT_FOR_IT = "neoverse_v1"
-PRESETS = ("smoke", "stream", "threads", "memory", "paper")
+PRESETS = ("smoke", "stream", "threads", "memory", "models", "paper")
+# Those that are compared with other engines.
+WITH_PEERS = ("smoke", "models", "paper")
 # What is in the baseline: both builds for the PyTorch that is compared with, and the one on the stable ABI.
 BASELINE_BUILDS = [*((name, TORCH) for name in MICROARCHITECTURES), (BUILT_FOR_IT, VARIANTS["pytorch"][-1])]
 Report = dict[str, Any]
@@ -29,12 +31,15 @@ Report = dict[str, Any]
 
 def run_bench(home: Path, cpu: str, *options: str, hash_seed: int = 0) -> tuple[dict, str]:
     """What `python -m acl_qlinear.bench` reports and prints in a prefix, on AArch64 or on an emulated `cpu`."""
+    variables = {"PYTHONHASHSEED": str(hash_seed)}
+    if "--peers" in options:
+        variables["PYTHONPATH"] = str(bootstrap.peers())
     counts, report = home / "counts.txt", home / "bench.json"
     for file in (counts, report):
         file.unlink(missing_ok=True)
     counters = [] if emulator.NATIVE else ["--counters", str(counts)]
     program = ["python", "-m", "acl_qlinear.bench", *counters, "--json", str(report), *options]
-    done = emulator.run_program(home, program, cpu, counts, PYTHONHASHSEED=str(hash_seed))
+    done = emulator.run_program(home, program, cpu, counts, None, None, **variables)
     if done.returncode:
         raise CiError(f"acl_qlinear.bench failed in {home} with {done.returncode}:\n{done.stderr[-3000:]}")
     return json.loads(report.read_text()), done.stdout
@@ -74,7 +79,9 @@ def build_name(microarchitecture: str, torch: str) -> str:
     return f"{microarchitecture}-{torch}"
 
 
-def measure_preset(home: Path, microarchitecture: str, preset: str, torch: str = TORCH) -> tuple[Report, str]:
+def measure_preset(
+    home: Path, microarchitecture: str, preset: str, torch: str = TORCH, peers: bool = False
+) -> tuple[Report, str]:
     """A preset's report and table in an installed prefix; JSON and PNG are left in dist/bench."""
     OUTPUT.mkdir(parents=True, exist_ok=True)
     log(f"measuring {preset}, {microarchitecture}, PyTorch {torch}, on {measured_cpu(CPU)}")
@@ -83,6 +90,8 @@ def measure_preset(home: Path, microarchitecture: str, preset: str, torch: str =
     if torch != TORCH and not emulator.NATIVE:
         # What a build for another PyTorch costs more, it does in small calls: kernels are the same.
         options = ["--largest-m", "8"]
+    if peers and preset in WITH_PEERS:
+        options.append("--peers")
     report, printed = run_bench(home, CPU, "--preset", preset, "--png", f"{files}.png", *options)
     Path(f"{files}.json").write_text(json.dumps(report, indent=2) + "\n")
     return report, printed

@@ -64,8 +64,8 @@ def make_report(options: argparse.Namespace, cases: list[tuple[Shape, str]], cor
         transient=True, auto_refresh=False,
     )  # fmt: skip
     return {
-        "versions": versions(options.peers), "preset": options.preset, "measure": meter.measure, "threads": torch.get_num_threads(),
-        "node": os.environ.get("SLURMD_NODENAME", platform.node()),
+        "versions": versions(options.peers), "preset": options.preset, "measure": meter.measure,
+        "threads": torch.get_num_threads(), "node": os.environ.get("SLURMD_NODENAME", platform.node()),
         "cpu": cpu(), "pinned_to": cores, "warm_up_calls": meter.warm_up, "command": sys.argv,
         "cases": list(steps),
     }  # fmt: skip
@@ -107,7 +107,7 @@ def parse_arguments() -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument(
         "--peers", action="store_true",
-        help="also measure ONNX Runtime and OpenVINO: pip install onnxruntime onnx openvino; for grids: smoke, paper, models",
+        help="also measure ONNX Runtime and OpenVINO (smoke, paper, models): pip install onnxruntime onnx openvino",
     )  # fmt: skip
     parser.add_argument("--threads", type=int, default=1, help="PyTorch's intra-op threads (default: 1)")
     parser.add_argument("--counters", type=Path, metavar="FILE", help="file that the counter plugin writes to")

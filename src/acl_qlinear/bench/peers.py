@@ -75,8 +75,8 @@ def _onnx_graph(case: Case) -> tuple[list[Any], dict[str, np.ndarray], int | Non
 
     weight, scale = _weight(case)
     constants = {
-        "w": np.ascontiguousarray(weight.T), "w_scale": scale.squeeze(), "w_zero": np.zeros_like(scale, np.int8).squeeze(),
-        "bias": case.bias.numpy(),
+        "w": np.ascontiguousarray(weight.T), "w_scale": scale.squeeze(),
+        "w_zero": np.zeros_like(scale, np.int8).squeeze(), "bias": case.bias.numpy(),
     }  # fmt: skip
     activations = case.kind.split()[0]
     if activations == "dynamic":
@@ -140,4 +140,3 @@ def _weight(case: Case) -> tuple[np.ndarray, np.ndarray]:
 
 def _input(case: Case) -> np.ndarray:
     return (case.x.int_repr() if case.x.is_quantized else case.x).numpy()
-

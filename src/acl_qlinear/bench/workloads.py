@@ -5,7 +5,7 @@ import itertools
 import os
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,9 +15,9 @@ import torch.ao.nn.quantized.dynamic as nnqd
 import acl_qlinear
 from acl_qlinear.conversion import quantized_weight
 
-from . import peers
 from .cases import ENGINES, KINDS, Case, Shape, make_case, max_error, our_error
 from .meters import Counters, Meter
+from .peers import peers_of
 
 
 @dataclass(frozen=True)
@@ -37,26 +37,29 @@ def measured_engines(meter: Meter, preset: Preset, case: Case) -> list[str]:
     return [e for e in preset.engines if not (emulated and case.is_slow(e)) and case.runs(e)]
 
 
-def side_by_side(meter: Meter, preset: Preset, case: Case) -> dict[str, Any]:
-    """Each engine's cost, warmed up; the error of ours."""
+def side_by_side(
+    meter: Meter, preset: Preset, case: Case, peers: Mapping[str, Callable[[], object]] | None = None
+) -> dict[str, Any]:
+    """Each engine's cost, warmed up, and that of other engines' calls; the error of ours."""
     error, share = our_error(case)
     engines = measured_engines(meter, preset, case)
     # A shape's fp32 layer and input are the same in every kind, and so is what Counters count of them.
     known = meter.fp32_costs if isinstance(meter, Counters) else {}
-    costs = meter.costs({e: case.call(e) for e in engines if e != "fp32" or case.shape not in known})
+    calls = {e: case.call(e) for e in engines if e != "fp32" or case.shape not in known}
+    costs = meter.costs({**calls, **(peers or {})})
     costs["fp32"] = known.setdefault(case.shape, costs.get("fp32", {}))
     return {"max_error": error, "share_off": share, **costs}
 
 
 def with_peers(meter: Meter, preset: Preset, case: Case) -> dict[str, Any]:
-    """Each engine's cost, other engines' too, and their errors by name, like ours."""
-    calls = peers.peers_of(case)
+    """`side_by_side` with ONNX Runtime and OpenVINO, and their errors."""
+    calls = peers_of(case)
     errors = {f"{engine} error": max_error(case, call())[0] for engine, call in calls.items()}
-    # As the others' layers in `measure_cases`.
+    # As the layers in `measure_cases`.
     for call in calls.values():
         for _ in range(20):
             call()
-    return {**side_by_side(meter, preset, case), **errors, **meter.costs(calls)}
+    return {**side_by_side(meter, preset, case, calls), **errors}
 
 
 def streamed(meter: Meter, preset: Preset, case: Case) -> dict[str, Any]:
@@ -79,8 +82,8 @@ def streamed(meter: Meter, preset: Preset, case: Case) -> dict[str, Any]:
 
 
 def on_threads(meter: Meter, preset: Preset, case: Case) -> dict[str, Any]:
-    """Each engine's cost on 1, 2, 4, 8 and 16 threads, and on one again."""
-    result: dict[str, Any] = {"threads": [1, 2, 4, 8, 16, 1]}
+    """Each engine's cost on 1, 2, 4, 8, 16 and 32 threads, and on one again."""
+    result: dict[str, Any] = {"threads": [1, 2, 4, 8, 16, 32, 1]}
     before = torch.get_num_threads()
     try:
         for engine in preset.engines:
@@ -187,7 +190,9 @@ PRESETS = {
         "64 different M in 1 to 512, twice", streamed, [(512, 768, 768)], ("u8 tensor", "u8 channel"), ("acl", "torch"),
     ),
     # PyTorch's own layer takes its number of threads from the environment, when the process starts.
-    "threads": Preset("1 to 16 threads", on_threads, [(64, 1024, 4096)], ("u8 tensor",), ("acl",)),
+    "threads": Preset(
+        "1 to 32 threads", on_threads, [(64, 1024, 4096), (128, 128, 128), (16, 384, 384)], ("u8 tensor",), ("acl",)
+    ),
     "memory": Preset(
         "memory of a bert-base encoder", resident, [(8, 768, 768)], ("dynamic channel",), ("acl", "torch")
     ),

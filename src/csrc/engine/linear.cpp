@@ -272,6 +272,12 @@ void run_tile(const Task& task, const Tile& tile) {
     }
 }
 
+// How many threads a call is worth. A kernel takes as long for a part of its rows as for all.
+int64_t threads_for(const Problem& problem, const Parallel& parallel) {
+    const int64_t work = round_up(problem.M, kMaxTileRows) * problem.N * problem.K;
+    return std::clamp<int64_t>(work / parallel.grain, 1, parallel.num_threads);
+}
+
 } // namespace
 
 void linear(const LinearCall& call, const PackedWeight& weight, const Parallel& parallel) {
@@ -281,8 +287,10 @@ void linear(const LinearCall& call, const PackedWeight& weight, const Parallel& 
     if (call.M == 0) {
         return;
     }
+    const Problem problem{call.M, weight.N, weight.K};
+    const int64_t num_threads = threads_for(problem, parallel);
     const Task task{call, weight, epilogue_of(call, column_terms(call, weight)),
-                    Tiling::choose({call.M, weight.N, weight.K}, weight.family->panel_columns(), parallel.num_threads)};
+                    Tiling::choose(problem, weight.family->panel_columns(), num_threads)};
     const uint32_t vectors = sve_bytes();
     const auto run_tiles = [&task, vectors](int64_t begin, int64_t end) {
         // Each thread has its own length, and panels are as wide as vectors.
@@ -295,7 +303,7 @@ void linear(const LinearCall& call, const PackedWeight& weight, const Parallel& 
             run_tile(task, task.tiling[i]);
         }
     };
-    if (task.tiling.count() == 1 || parallel.num_threads == 1) {
+    if (task.tiling.count() == 1 || num_threads == 1) {
         run_tiles(0, task.tiling.count());
     } else {
         parallel.parallel_for(task.tiling.count(), run_tiles);

@@ -26,6 +26,8 @@ private:
 
 struct Parallel {
     int64_t num_threads;
+    // The least work that a thread is worth, in multiply-accumulates.
+    int64_t grain;
     // Calls `f` with ranges that cover [0, count) once, each on a thread of its own, and returns
     // when all calls have.
     void (*parallel_for)(int64_t count, RangeFunction f);

@@ -214,7 +214,7 @@ void check_call(const Layer& layer, int64_t threads, Random& random) {
                 << ", bias " << !layer.bias.empty() << ", zero points " << !layer.zero_points.empty() << ", pre-scale "
                 << !layer.pre_scale.empty();
     testing::current_case() = description.str();
-    std::thread caller([&] { linear(call, layer.packed, {threads, on_new_threads}); });
+    std::thread caller([&] { linear(call, layer.packed, {threads, 1, on_new_threads}); });
     caller.join();
     EXPECT_EQ(wrong_outputs(layer, call), 0) << description.str();
 }
@@ -262,7 +262,35 @@ TEST(Linear, LongRows) {
 TEST(Linear, NoRows) {
     Random random(15);
     const Layer layer(1, 5, 7, *families_here().back(), random);
-    linear({0, {DType::s8, nullptr, {1, 0}}, {DType::f32, nullptr, {}}, {}}, layer.packed, {4, on_new_threads});
+    linear({0, {DType::s8, nullptr, {1, 0}}, {DType::f32, nullptr, {}}, {}}, layer.packed, {4, 1, on_new_threads});
+}
+
+int64_t regions, tiles;
+
+void count_tiles(int64_t count, RangeFunction f) {
+    ++regions;
+    tiles = count;
+    f(0, count);
+}
+
+TEST(Linear, SmallWorkIsForFewThreads) {
+    Random random(16);
+    constexpr int64_t K = 128, N = 120, most = 64;
+    for (const int64_t M : {1, 9, 128}) {
+        const int64_t work = round_up(M, kMaxTileRows) * K * N;
+        const Layer layer(M, N, K, *families_here().back(), random);
+        const std::vector<uint8_t> x(static_cast<size_t>(M * K));
+        std::vector<float> y(static_cast<size_t>(M * N));
+        for (const int64_t grain : {work / 2 + 1, work / 2, work / 7, work / 1000}) {
+            SCOPED_TRACE(::testing::Message() << "M=" << M << ", grain " << grain);
+            regions = tiles = 0;
+            linear({M, {DType::u8, x.data(), {1, 0}}, {DType::f32, y.data(), {}}, {}}, layer.packed,
+                   {most, grain, count_tiles});
+            EXPECT_EQ(regions, grain * 2 <= work ? 1 : 0);
+            // There may be a few more tiles than threads.
+            EXPECT_LT(tiles, std::min(2 * most, 2 * work / grain));
+        }
+    }
 }
 
 // A layer whose bias cancels the products of one row, and rows that differ from that one by little: 8-bit

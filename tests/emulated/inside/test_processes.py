@@ -62,8 +62,9 @@ def status_of(child: int, what: str) -> int:
 
 
 def test_sixteen_python_threads_at_once():
-    case = Case(33, 256, 128, "u8")
-    dynamic = Case(33, 256, 128, "f32")
+    # Work for several threads.
+    case = Case(33, 512, 384, "u8")
+    dynamic = Case(33, 512, 384, "f32")
     expected = case.run("u8")
     expected_dynamic = {M: acl_qlinear.linear_dynamic(dynamic.x[:M], dynamic.packed) for M in (1, 4, 9, 33)}
     results: list[bool] = []
@@ -88,7 +89,7 @@ def test_sixteen_python_threads_at_once():
 
 def test_calls_after_fork():
     """In a child of a process whose OpenMP threads have run, where libgomp would wait for them for ever."""
-    case = Case(200, 64, 96, "u8")
+    case = Case(200, 256, 192, "u8")
     with four_threads():
         expected = case.run("u8")
 
@@ -114,13 +115,13 @@ def in_newest_thread(work: Callable[[], Any]) -> Any:
     return result[0]
 
 
-X = torch.randn(200, 64, generator=torch.Generator().manual_seed(1))
+X = torch.randn(200, 256, generator=torch.Generator().manual_seed(1))
 
 
 def make_models() -> list[nn.Module]:
     """A dynamic and a static one."""
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(64, 96), nn.ReLU(), nn.Linear(96, 32)).eval()
+    model = nn.Sequential(nn.Linear(256, 192), nn.ReLU(), nn.Linear(192, 32)).eval()
     return [acl_qlinear.quantize(model), acl_qlinear.quantize(model, calibrate=lambda m: m(X))]
 
 
