@@ -16,6 +16,7 @@ from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from ._defaults import plain_defaults
 from ._libraries import Library
 from .calibration import Input, check_observer, observe
+from .fusion import Fused, Fusion, fusions
 from .inventory import Layer, Types, float32_bias, library_of, linear_layers, obstacle
 from .modules import OF_TORCH, CalibratedLinear, DynamicLinear, PackedLinear, qint8_weight
 from .observers import MeanSquaredError
@@ -81,6 +82,7 @@ def quantize(
     smooth: float | None = None,
     types: Iterable[type[nn.Linear]] = (),
     skip: Skip = (),
+    fuse: bool = False,
     inplace: bool = False,
 ) -> nn.Module:
     """Makes every torch.nn.Linear of a float model int8, between float inputs and outputs.
@@ -106,6 +108,10 @@ def quantize(
             torch.nn.Linear's does; it may cast.
         skip: Layers to leave alone: a name, several, with wildcards as in `fnmatch`; or a function of
             name and layer that returns True for them.
+        fuse: Whether a layer also computes the activation function after it: ReLU, leaky ReLU, tanh, GELU or SiLU,
+            as a module whose only input is the layer's output. Where that is not certain, since torch.fx cannot
+            trace the module that has both, or one of them has hooks or several places, they stay apart. The layer
+            must not be called from elsewhere.
         inplace: Whether to change `model` instead of a copy.
 
     Returns:
@@ -119,7 +125,7 @@ def quantize(
         RuntimeError: An observer failed; or the model cannot be copied, and inplace=True does without.
             As after every error, no layer has been replaced.
     """
-    check_flags(per_channel=per_channel, inplace=inplace)
+    check_flags(per_channel=per_channel, fuse=fuse, inplace=inplace)
     check_dynamic(granularity, reduce_range, symmetric, narrow_range=False)
     dynamic = {"reduce_range": reduce_range, "granularity": granularity, "symmetric": symmetric}
     for name, value in dynamic.items():
@@ -151,15 +157,22 @@ def quantize(
         inputs, unseen = observe(target, by_name, calibrate, make_observer, smooth)
         left |= unseen
     new = {}
+    fusable = fusions(target) if fuse else {}
+    fused = []
     for names, layer in chosen.items():
         if names[0] not in left:
+            fusion = fusable.get(layer)
             try:
-                new[names] = _quantized(layer, inputs.get(names[0]), per_channel, dynamic)
+                new[names] = _quantized(layer, inputs.get(names[0]), per_channel, dynamic, fusion)
+                fused += [fusion] if fusion else []
             except ValueError as error:
                 left[names[0]] = str(error)
     if named := [f"\n  {name or '(model)'}: {reason}" for name, reason in left.items() if name not in silent]:
         warnings.warn(f"acl_qlinear.quantize leaves linear layers as they are:{''.join(named)}", stacklevel=2)
-    return _with(target, new)
+    quantized = _with(target, new)
+    for fusion in fused:
+        setattr(fusion.parent, fusion.child, Fused(fusion.activation))
+    return quantized
 
 
 def _of_library(layer: Layer) -> str | None:
@@ -189,16 +202,21 @@ def quantized_weight(weight: Tensor, per_channel: bool) -> Tensor:
 
 
 @plain_defaults()
-def _quantized(module: nn.Module, input: Input | None, per_channel: bool, dynamic: dict[str, Any]) -> PackedLinear:
+def _quantized(
+    module: nn.Module, input: Input | None, per_channel: bool, dynamic: dict[str, Any], fusion: Fusion | None
+) -> PackedLinear:
     """A float layer as int8: static where its input is given."""
     assert isinstance(module, nn.Linear)
     dtype, bias = module.weight.dtype, float32_bias(module)
+    shared: dict[str, Any] = {"dtype": dtype}
+    if fusion is not None:
+        shared |= {"activation": fusion.activation, "negative_slope": fusion.negative_slope}
     if input is None:
-        return DynamicLinear(quantized_weight(module.weight, per_channel), bias, dtype=dtype, **dynamic)
+        return DynamicLinear(quantized_weight(module.weight, per_channel), bias, **shared, **dynamic)
     weight = module.weight if input.pre_scale is None else module.weight.float() / input.pre_scale
     return CalibratedLinear(
-        quantized_weight(weight, per_channel), bias, input.scale, input.zero_point, dtype=dtype,
-        pre_scale=input.pre_scale,
+        quantized_weight(weight, per_channel), bias, input.scale, input.zero_point,
+        pre_scale=input.pre_scale, **shared,
     )  # fmt: skip
 
 

@@ -13,6 +13,8 @@
 
 #include "engine/linear.h"
 #include "engine/tiling.h"
+#include "kernels/integers.h"
+#include "kernels/micro_kernel.h"
 #include "tests/reference.h"
 #include "tests/support.h"
 
@@ -349,7 +351,7 @@ struct Cancelling {
         pack(source, plan, bytes.data());
         std::vector<int8_t> y(static_cast<size_t>(M * N));
         linear({M, {DType::u8, x.data(), {x_scale, 0}}, {DType::s8, y.data(), {y_scale, 3}}, {activation, 0}},
-               checked_view(bytes.data(), plan.size), {1, nullptr});
+               checked_view(bytes.data(), plan.size), {1, 1, nullptr});
         return y;
     }
 };
@@ -402,7 +404,7 @@ TEST(Linear, AnotherSveVectorLengthIsRefused) {
         prctl(PR_SVE_SET_VL, other);
         in_caller = message([&] { checked_view(layer.bytes->data(), layer.bytes->size()); });
     }).join();
-    linear(call, layer.packed, {2, [](int64_t count, RangeFunction f) { f(0, count); }});
+    linear(call, layer.packed, {2, 1, [](int64_t count, RangeFunction f) { f(0, count); }});
     const auto in_another = [](int64_t count, RangeFunction f) {
         std::exception_ptr error;
         std::thread([&] {
@@ -415,7 +417,7 @@ TEST(Linear, AnotherSveVectorLengthIsRefused) {
         }).join();
         std::rethrow_exception(error);
     };
-    in_worker = message([&] { linear(call, layer.packed, {2, in_another}); });
+    in_worker = message([&] { linear(call, layer.packed, {2, 1, in_another}); });
     const std::string here = std::to_string(sve_bytes()) + " bytes";
     const std::string there = std::to_string(other);
     EXPECT_EQ(in_caller, "it was packed for SVE vectors of " + here + ", this CPU has " + there +
@@ -426,7 +428,7 @@ TEST(Linear, AnotherSveVectorLengthIsRefused) {
 
 std::string error_of(const LinearCall& call, const PackedWeight& weight) {
     try {
-        linear(call, weight, {1, nullptr});
+        linear(call, weight, {1, 1, nullptr});
     } catch (const std::invalid_argument& error) {
         return error.what();
     }
