@@ -119,6 +119,7 @@ def ways() -> dict[str, Callable[[], nn.Module]]:
     return found | {
         "acl_qlinear dynamic": lambda: acl_qlinear.quantize(load()),
         "acl_qlinear per token": lambda: acl_qlinear.quantize(load(), granularity="row"),
+        "acl_qlinear fused": lambda: acl_qlinear.quantize(load(), granularity="row", fuse=True),
         "acl_qlinear static": lambda: acl_qlinear.quantize(load(), calibrate),
         "acl_qlinear smoothed": lambda: acl_qlinear.quantize(load(), calibrate, smooth=0.7),
     }

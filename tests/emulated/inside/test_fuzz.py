@@ -210,6 +210,7 @@ def check_quantize(way, rng, model, inputs, tally):
             options["observer"] = observer
         if rng.random() < 0.3:
             options["smooth"] = rng.choice([0.3, 0.5, 0.9])
+    options["fuse"] = rng.random() < 0.5
     expected = [model(x) for x in inputs]
     linears = {m for m in model.modules() if type(m) is nn.Linear}
     taken = layers_with_inputs(model, inputs) if way == "static" else linears
