@@ -5,6 +5,7 @@
 
 #include <arm_neon.h>
 
+#include <cstddef>
 #include <cstdint>
 
 #include "engine/types.h"
@@ -22,10 +23,23 @@ inline float32x4_t splat(float v) {
     return vdupq_n_f32(v);
 }
 
+// The same value in all lanes.
+struct alignas(16) Coefficient {
+    // NOLINTNEXTLINE(misc-explicit-constructor): a list of coefficients reads as one of numbers.
+    constexpr Coefficient(float value) : lanes{value, value, value, value} {}
+    float lanes[4];
+};
+
 // Horner's scheme, the coefficient of the highest power first.
-template <typename... Rest> inline float32x4_t polynomial(float32x4_t x, float first, Rest... rest) {
-    float32x4_t sum = splat(first);
-    ((sum = vfmaq_f32(splat(rest), sum, x)), ...);
+template <size_t n> inline float32x4_t polynomial(float32x4_t x, const Coefficient (&coefficients)[n]) {
+    const Coefficient* c = coefficients;
+    // A multiply-add overwrites its addend: loading it each time is free beside the arithmetic, copying it from a
+    // register is not.
+    asm("" : "+r"(c));
+    float32x4_t sum = vld1q_f32(c->lanes);
+    for (size_t i = 1; i < n; ++i) {
+        sum = vfmaq_f32(vld1q_f32(c[i].lanes), sum, x);
+    }
     return sum;
 }
 
@@ -36,36 +50,36 @@ inline float32x4_t exp(float32x4_t x) {
     const float32x4_t n = vrndnq_f32(vmulq_f32(x, splat(1.44269504088896341f)));
     float32x4_t r = vfmsq_f32(x, n, splat(0.693359375f));
     r = vfmsq_f32(r, n, splat(-2.12194440e-4f));
-    const float32x4_t p = polynomial(r, 1.9875691500e-4f, 1.3981999507e-3f, 8.3334519073e-3f, 4.1665795894e-2f,
-                                     1.6666665459e-1f, 5.0000001201e-1f);
+    static constexpr Coefficient coefficients[] = {1.9875691500e-4f, 1.3981999507e-3f, 8.3334519073e-3f,
+                                                   4.1665795894e-2f, 1.6666665459e-1f, 5.0000001201e-1f};
+    const float32x4_t p = polynomial(r, coefficients);
     const float32x4_t e_r = vaddq_f32(vfmaq_f32(r, p, vmulq_f32(r, r)), splat(1.0f));
     const int32x4_t power = vshlq_n_s32(vaddq_s32(vcvtq_s32_f32(n), vdupq_n_s32(127)), 23);
     return vmulq_f32(e_r, vreinterpretq_f32_s32(power));
 }
 
-inline float32x4_t clamp(float32x4_t x, float limit) {
-    return vminq_f32(vmaxq_f32(x, splat(-limit)), splat(limit));
-}
-
 // Both functions are x p(x^2) / q(x^2), within 3.5e-7 of themselves. Numerator and denominator were fitted to f(x) / x
 // by least squares at 6,001 Chebyshev nodes, reweighted until the largest errors are equal (Lawson's algorithm): to
 // 4e-9 and 5e-8. At its limit each is 1 in fp32, exactly, and so is what is larger.
-inline float32x4_t tanh(float32x4_t x) {
-    x = clamp(x, 8.5f);
+template <size_t P, size_t Q>
+inline float32x4_t rational(float32x4_t x, float limit, const Coefficient (&p)[P], const Coefficient (&q)[Q]) {
+    x = vminq_f32(vmaxq_f32(x, splat(-limit)), splat(limit));
     const float32x4_t square = vmulq_f32(x, x);
-    const float32x4_t p = polynomial(square, -9.91404766e-14f, 5.80269166e-11f, -2.1265258e-8f, 1.14023142e-5f,
-                                     3.1272592e-3f, 0.131047681f, 1.0f);
-    const float32x4_t q = polynomial(square, 2.58030952e-4f, 2.45876461e-2f, 0.46438098f, 1.0f);
-    return vdivq_f32(vmulq_f32(x, p), q);
+    return vdivq_f32(vmulq_f32(x, polynomial(square, p)), polynomial(square, q));
+}
+
+inline float32x4_t tanh(float32x4_t x) {
+    static constexpr Coefficient p[] = {
+        -9.91404766e-14f, 5.80269166e-11f, -2.1265258e-8f, 1.14023142e-5f, 3.1272592e-3f, 0.131047681f, 1.0f};
+    static constexpr Coefficient q[] = {2.58030952e-4f, 2.45876461e-2f, 0.46438098f, 1.0f};
+    return rational(x, 8.5f, p, q);
 }
 
 inline float32x4_t erf(float32x4_t x) {
-    x = clamp(x, 3.8999f);
-    const float32x4_t square = vmulq_f32(x, x);
-    const float32x4_t p = polynomial(square, 2.0148029e-8f, -1.96314159e-6f, 1.40588425e-4f, 3.63188796e-3f,
-                                     5.03437147e-2f, 0.198173225f, 1.12837911f);
-    const float32x4_t q = polynomial(square, 9.40480793e-4f, 1.420708e-2f, 0.114277147f, 0.50895822f, 1.0f);
-    return vdivq_f32(vmulq_f32(x, p), q);
+    static constexpr Coefficient p[] = {2.0148029e-8f,  -1.96314159e-6f, 1.40588425e-4f, 3.63188796e-3f,
+                                        5.03437147e-2f, 0.198173225f,    1.12837911f};
+    static constexpr Coefficient q[] = {9.40480793e-4f, 1.420708e-2f, 0.114277147f, 0.50895822f, 1.0f};
+    return rational(x, 3.8999f, p, q);
 }
 
 // For a gate, which is 0 below this in fp32: -inf would make NaN of it, and exp() is clamped.
