@@ -34,8 +34,8 @@ struct alignas(16) Coefficient {
 template <size_t n> inline float32x4_t polynomial(float32x4_t x, const Coefficient (&coefficients)[n]) {
     const Coefficient* c = coefficients;
     // A multiply-add overwrites its addend: loading it each time is free beside the arithmetic, copying it from a
-    // register is not.
-    asm("" : "+r"(c));
+    // register is not. With x, so that no other call's loads are taken.
+    asm("" : "+r"(c) : "w"(x));
     float32x4_t sum = vld1q_f32(c->lanes);
     for (size_t i = 1; i < n; ++i) {
         sum = vfmaq_f32(vld1q_f32(c[i].lanes), sum, x);
