@@ -5,7 +5,6 @@ import copy
 import io
 import os
 import pickle
-import re
 from multiprocessing.reduction import ForkingPickler
 
 import pytest
@@ -260,7 +259,7 @@ def test_inputs_of_layers():
         if kind != "static":
             assert torch.equal(layer(input=x), layer(x))
             for bad in (x.char(), x.byte(), x > 0, torch.quantize_per_tensor(x, 0.1, 3, torch.quint8)):
-                with pytest.raises(TypeError, match="x is .*, expected a float32, bfloat16 or float16 CPU tensor"):
+                with pytest.raises(TypeError, match=r"x is .*, expected a float32, bfloat16 or float16"):
                     layer(bad)
     with pytest.raises(ValueError, match="activation is 'selu', expected one of none, relu"):
         acl_qlinear.DynamicLinear(layer._quantized_weight(), None, activation="selu")
