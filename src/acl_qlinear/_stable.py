@@ -47,6 +47,8 @@ def completed_layer(operator: str) -> Callable[[type], type]:
         # to look for what `layer.compile()` made: a layer is one operator, of which it makes the same.
         if BUILD.stable_abi:
             kind.__call__ = completed(operator)(kind._call_impl)
+            if hasattr(kind, "activated"):
+                kind.activated = completed(operator)(kind.activated)
         return kind
 
     return complete

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from .calibration import without_fast_path
-from .fusion import apply_activation
 from .inventory import linear_layers
 from .modules import CalibratedLinear, DynamicLinear
 
@@ -158,14 +157,12 @@ class _Pair:
 
     name: str
     float_layer: nn.Module
-    int8_layer: DynamicLinear | CalibratedLinear
+    int8_layer: nn.Module
     alone: _Ratio = field(default_factory=_Ratio)
     within: _Ratio = field(default_factory=_Ratio)
     outputs: list[Tensor] = field(default_factory=list)
 
     def see_float(self, x: Tensor, y: Tensor) -> None:
-        # The int8 layer's own may be fused.
-        y = apply_activation(y, self.int8_layer.activation, self.int8_layer.negative_slope)
         self.outputs.append(y)
         self.alone.add(y, self.int8_layer.forward(x))
 

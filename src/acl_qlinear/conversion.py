@@ -16,7 +16,7 @@ from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from ._defaults import plain_defaults
 from ._libraries import Library
 from .calibration import Input, check_observer, observe
-from .fusion import Fused, Fusion, fusions
+from .fusion import fuse_activations
 from .inventory import Layer, Types, float32_bias, library_of, linear_layers, obstacle
 from .modules import OF_TORCH, CalibratedLinear, DynamicLinear, PackedLinear, qint8_weight
 from .observers import MeanSquaredError
@@ -109,9 +109,9 @@ def quantize(
         skip: Layers to leave alone: a name, several, with wildcards as in `fnmatch`; or a function of
             name and layer that returns True for them.
         fuse: Whether a layer also computes the activation function after it: ReLU, leaky ReLU, tanh, GELU or SiLU,
-            as a module whose only input is the layer's output. Where that is not certain, since torch.fx cannot
-            trace the module that has both, or one of them has hooks or several places, they stay apart. The layer
-            must not be called from elsewhere.
+            in nn.Sequential, and in modules whose forward only calls one submodule after the other, as its source
+            shows. Such a module's class becomes a subclass; layers and functions stay as they are. Where one of
+            both has hooks, both are called.
         inplace: Whether to change `model` instead of a copy.
 
     Returns:
@@ -157,21 +157,17 @@ def quantize(
         inputs, unseen = observe(target, by_name, calibrate, make_observer, smooth)
         left |= unseen
     new = {}
-    fusable = fusions(target) if fuse else {}
-    fused = []
     for names, layer in chosen.items():
         if names[0] not in left:
-            fusion = fusable.get(layer)
             try:
-                new[names] = _quantized(layer, inputs.get(names[0]), per_channel, dynamic, fusion)
-                fused += [fusion] if fusion else []
+                new[names] = _quantized(layer, inputs.get(names[0]), per_channel, dynamic)
             except ValueError as error:
                 left[names[0]] = str(error)
     if named := [f"\n  {name or '(model)'}: {reason}" for name, reason in left.items() if name not in silent]:
         warnings.warn(f"acl_qlinear.quantize leaves linear layers as they are:{''.join(named)}", stacklevel=2)
     quantized = _with(target, new)
-    for fusion in fused:
-        setattr(fusion.parent, fusion.child, Fused(fusion.activation))
+    if fuse:
+        fuse_activations(quantized)
     return quantized
 
 
@@ -202,21 +198,16 @@ def quantized_weight(weight: Tensor, per_channel: bool) -> Tensor:
 
 
 @plain_defaults()
-def _quantized(
-    module: nn.Module, input: Input | None, per_channel: bool, dynamic: dict[str, Any], fusion: Fusion | None
-) -> PackedLinear:
+def _quantized(module: nn.Module, input: Input | None, per_channel: bool, dynamic: dict[str, Any]) -> PackedLinear:
     """A float layer as int8: static where its input is given."""
     assert isinstance(module, nn.Linear)
     dtype, bias = module.weight.dtype, float32_bias(module)
-    shared: dict[str, Any] = {"dtype": dtype}
-    if fusion is not None:
-        shared |= {"activation": fusion.activation, "negative_slope": fusion.negative_slope}
     if input is None:
-        return DynamicLinear(quantized_weight(module.weight, per_channel), bias, **shared, **dynamic)
+        return DynamicLinear(quantized_weight(module.weight, per_channel), bias, dtype=dtype, **dynamic)
     weight = module.weight if input.pre_scale is None else module.weight.float() / input.pre_scale
     return CalibratedLinear(
-        quantized_weight(weight, per_channel), bias, input.scale, input.zero_point,
-        pre_scale=input.pre_scale, **shared,
+        quantized_weight(weight, per_channel), bias, input.scale, input.zero_point, dtype=dtype,
+        pre_scale=input.pre_scale,
     )  # fmt: skip
 
 

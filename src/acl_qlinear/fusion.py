@@ -1,12 +1,22 @@
 # SPDX-License-Identifier: MIT
-"""Linear layers whose output an activation function takes, which the layer can compute itself."""
+"""Modules that hand a linear layer's output to an activation function, and have the layer compute both.
 
-import copy
-from typing import NamedTuple
+Nothing changes but such a module's `forward`: its layers and functions stay as they are, for everybody else who calls
+them, looks at them or saves them.
+"""
 
-import torch
+import ast
+import inspect
+import math
+import textwrap
+from functools import cache
+from types import FunctionType
+from typing import Any, NamedTuple
+
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn.modules import module as global_hooks
+
+from .modules import CalibratedLinear, DynamicLinear
 
 # The class of an activation function, by its full name, since transformers need not be there; and what our layers
 # call the function. QuickGELU, ELU and others are none of theirs.
@@ -22,133 +32,169 @@ _ACTIVATIONS = {
     "transformers.activations.PytorchGELUTanh": "gelu_tanh",
     "transformers.activations.SiLUActivation": "silu",
 }
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
-class Fusion(NamedTuple):
-    """A layer and the activation function after it.
+class Activation(NamedTuple):
+    """An activation function, as our layers call it, and the slope of leaky_relu."""
 
-    Attributes:
-        parent: The module that has both, and calls one with what the other returns.
-        child: The name of the activation function in `parent`.
-        activation: As our layers call it.
-        negative_slope: Of leaky_relu.
-    """
-
-    parent: nn.Module
-    child: str
-    activation: str
+    name: str
     negative_slope: float
 
 
-class Fused(nn.Module):
-    """In the place of an activation function that the layer before it computes.
+class Chain(NamedTuple):
+    """A class's forward that calls one submodule after the other.
 
-    A state_dict has it, so that a model without it does not load as this one, nor this one as such a model.
+    Attributes:
+        parameter: What it calls its argument.
+        names: The submodules; none for nn.Sequential, which has all of its own.
     """
 
-    fused: Tensor
-
-    def __init__(self, activation: str) -> None:
-        super().__init__()
-        self.activation = activation
-        self.register_buffer("fused", torch.tensor(True, device="cpu"))
-
-    def forward(self, input: Tensor) -> Tensor:
-        """Returns `input`."""
-        return input
-
-    def extra_repr(self) -> str:
-        return self.activation
+    parameter: str
+    names: tuple[str, ...]
 
 
-def fusions(model: nn.Module) -> dict[nn.Module, Fusion]:
-    """The linear layers of a model whose output goes into an activation function, and nowhere else.
+def fuse_activations(model: nn.Module) -> None:
+    """Has layers compute the activation function after them, in modules whose `forward` is certain.
 
-    A layer counts where torch.fx can trace the module that has both, whose `forward` calls each of them once. Neither
-    may have hooks, nor another place in the model.
+    That is nn.Sequential's, or calls submodules one after the other, each with the result of the one before and nothing
+    else, as its source shows. No forward is called to find out.
     """
-    places: dict[nn.Module, int] = {}
-    for parent in model.modules():
-        for child in parent._modules.values():
-            if child is not None:
-                places[child] = places.get(child, 0) + 1
-    found: dict[nn.Module, Fusion] = {}
-    for parent in model.modules():
-        children = [child for child in parent._modules.values() if child is not None and places[child] == 1]
-        if any(isinstance(child, nn.Linear) for child in children) and any(map(_activation_of, children)):
-            found |= {
-                linear: fusion
-                for linear, fusion in _of_parent(parent).items()
-                if {linear, parent._modules[fusion.child]} <= set(children)
-            }
-    return found
+    for module in list(model.modules()):
+        chain = _chain_of(type(module))
+        if chain is None or isinstance(module, _Fused) or _is_patched(module):
+            continue
+        children = _children(module, chain)
+        if None not in children and any(map(_fused_activation, children, children[1:])):
+            module.__class__ = _fused_class(type(module))
 
 
-def apply_activation(y: Tensor, activation: str, negative_slope: float) -> Tensor:
-    """The activation function of one of our layers, as PyTorch computes it."""
-    match activation:
-        case "relu":
-            return F.relu(y)
-        case "leaky_relu":
-            return F.leaky_relu(y, negative_slope)
-        case "tanh":
-            return torch.tanh(y)
-        case "gelu":
-            return F.gelu(y)
-        case "gelu_tanh":
-            return F.gelu(y, approximate="tanh")
-        case "silu":
-            return F.silu(y)
-    return y
+class _Fused:
+    """What a class derives from, besides the one that it stands for."""
+
+    _original: Any
+    _chain: Chain
+    __dict__: dict[str, Any]
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return _new, (self._original,), dict(self.__dict__)
+
+    def __prepare_scriptable__(self) -> Any:
+        """TorchScript compiles the original's forward, which calls both."""
+        plain = self._original.__new__(self._original)
+        plain.__dict__.update(self.__dict__, _modules=dict(self.__dict__["_modules"]))
+        return plain
 
 
-def _activation_of(module: nn.Module) -> str | None:
+def _new(original: type) -> Any:
+    kind: Any = _fused_class(original)
+    return kind.__new__(kind)
+
+
+@cache
+def _fused_class(original: type) -> type:
+    chain = _chain_of(original)
+    assert chain is not None
+
+    def forward(self: Any, input: Tensor) -> Tensor:
+        return _run(self, input)
+
+    # With the name that callers may use.
+    code = forward.__code__.replace(co_varnames=("self", chain.parameter))
+    members = {"_original": original, "_chain": chain, "forward": FunctionType(code, globals(), "forward")}
+    return type(f"Fused{original.__name__}", (_Fused, original), members)
+
+
+def _children(module: Any, chain: Chain) -> list[nn.Module | None]:
+    return [module._modules.get(name) for name in chain.names or module._modules]
+
+
+def _run(module: Any, x: Tensor) -> Tensor:
+    children: list[Any] = _children(module, module._chain)
+    is_done = False
+    for child, following in zip(children, [*children[1:], None], strict=True):
+        if is_done:
+            is_done = False
+            continue
+        activation = _fused_activation(child, following)
+        is_done = activation is not None
+        x = child(x) if activation is None else child.activated(x, *activation)
+    return x
+
+
+def _fused_activation(layer: Any, following: Any) -> Activation | None:
+    """What `layer` may compute of what follows, where nobody sees what is between."""
+    if (
+        not isinstance(layer, (DynamicLinear, CalibratedLinear))
+        or layer.activation != "none"
+        or (activation := _activation_of(following)) is None
+        or _is_patched(layer)
+        or _is_patched(following)
+        or any(getattr(module, name) for module in (layer, following) for name in _HOOKS)
+        or global_hooks._has_any_global_hook()
+    ):
+        return None
+    return activation
+
+
+def _activation_of(module: Any) -> Activation | None:
     kind = type(module)
     name = _ACTIVATIONS.get(f"{kind.__module__}.{kind.__qualname__}")
     if name == "gelu" and getattr(module, "approximate", "none") == "tanh":
         name = "gelu_tanh"
-    return None if _is_changed(module) else name
+    slope = float(getattr(module, "negative_slope", 0.01))
+    return Activation(name, slope) if name and math.isfinite(slope) else None
 
 
-def _is_changed(module: nn.Module) -> bool:
-    """Whether something sees or changes what the module takes and returns."""
-    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-    return "forward" in vars(module) or any(getattr(module, name) for name in hooks)
+def _is_patched(module: nn.Module) -> bool:
+    """Whether calls of it run something else than its class's forward."""
+    return "forward" in vars(module) or module._compiled_call_impl is not None
 
 
-def _of_parent(parent: nn.Module) -> dict[nn.Module, Fusion]:
-    """The fusions among a module's children."""
+@cache
+def _chain_of(kind: type[nn.Module]) -> Chain | None:
+    """What a class's forward does, if that is a chain."""
+    forward: Any = kind.forward
+    if kind.__call__ is not nn.Module.__call__ or kind.__getattr__ is not nn.Module.__getattr__:
+        return None
+    if forward is nn.Sequential.forward:
+        return Chain("input", ()) if kind.__iter__ is nn.Sequential.__iter__ else None
     try:
-        nodes = list(_Tracer().trace(_shallow_copy(parent)).nodes)
-    except Exception:
-        # Its forward depends on values, or takes what is no tensor: nothing is known.
-        return {}
-    targets = [node.target for node in nodes if node.op == "call_module"]
-    found = {}
-    for node in nodes:
-        linear = parent._modules.get(node.target) if node.op == "call_module" else None
-        if not isinstance(linear, nn.Linear) or _is_changed(linear) or len(node.users) != 1:
-            continue
-        (user,) = node.users
-        is_call = user.op == "call_module" and user.args == (node,) and not user.kwargs
-        child = parent._modules.get(user.target) if is_call else None
-        activation = _activation_of(child) if child is not None else None
-        if activation and targets.count(node.target) == targets.count(user.target) == 1:
-            slope = float(getattr(child, "negative_slope", 0.01))
-            found[linear] = Fusion(parent, user.target, activation, slope)
-    return found
+        (function,) = ast.parse(textwrap.dedent(inspect.getsource(forward))).body
+    except (OSError, TypeError, SyntaxError, ValueError):
+        return None
+    chain = _chain_in(function) if inspect.isfunction(forward) and isinstance(function, ast.FunctionDef) else None
+    # A property of that name would come before the submodule.
+    return chain if chain and not any(hasattr(kind, name) for name in chain.names) else None
 
 
-class _Tracer(torch.fx.Tracer):
-    """Sees the calls of a module's submodules, not what these do."""
+def _chain_in(function: ast.FunctionDef) -> Chain | None:
+    """The same of a function (self, x) that has nothing but `x = self.child(x)` in it, nested or not."""
+    arguments = function.args
+    if function.decorator_list or len(arguments.posonlyargs + arguments.args) != 2:
+        return None
+    if arguments.vararg or arguments.kwonlyargs or arguments.kwarg or arguments.defaults:
+        return None
+    this, parameter = (argument.arg for argument in arguments.posonlyargs + arguments.args)
+    value, names = parameter, []
 
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return True
+    def follow(node: ast.expr | None) -> bool:
+        """Whether `node` is the value so far, or calls of submodules with it, which are added."""
+        match node:
+            case ast.Name(id=name):
+                return name == value
+            case ast.Call(func=ast.Attribute(value=ast.Name(id=owner), attr=child), args=[argument], keywords=[]) if (
+                owner == this and follow(argument)
+            ):
+                names.append(child)
+                return True
+        return False
 
-
-def _shallow_copy(module: nn.Module) -> nn.Module:
-    """The same submodules and tensors, in a module whose attributes `forward` may set."""
-    copied = copy.copy(module)
-    for name in ("_modules", "_parameters", "_buffers"):
-        copied.__dict__[name] = dict(module.__dict__[name])
-    return copied
+    *body, last = function.body[1:] if ast.get_docstring(function) else function.body
+    for statement in body:
+        match statement:
+            case ast.Assign(targets=[ast.Name(id=name)], value=node) if name != this and follow(node):
+                value = name
+            case _:
+                return None
+    return Chain(parameter, tuple(names)) if isinstance(last, ast.Return) and follow(last.value) and names else None

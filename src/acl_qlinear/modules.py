@@ -456,6 +456,14 @@ class DynamicLinear(PackedLinear):
             )
         return _linear_dynamic(input, self.packed, self.reduce_range, None, self.activation, self.negative_slope)
 
+    def activated(self, input: Tensor, activation: str, negative_slope: float) -> Tensor:
+        """As `forward`, with another activation function."""
+        if self.granularity == "row":
+            return _linear_dynamic_row(
+                input, self.packed, self.symmetric, self.narrow_range, None, activation, negative_slope
+            )
+        return _linear_dynamic(input, self.packed, self.reduce_range, None, activation, negative_slope)
+
 
 @completed_layer("linear_static")
 class CalibratedLinear(PackedLinear):
@@ -499,6 +507,10 @@ class CalibratedLinear(PackedLinear):
             TypeError: The input's dtype is not one of these.
         """
         return _linear_static(input, self.packed, self.x_scale, self.x_zero_point, self.activation, self.negative_slope)
+
+    def activated(self, input: Tensor, activation: str, negative_slope: float) -> Tensor:
+        """As `forward`, with another activation function."""
+        return _linear_static(input, self.packed, self.x_scale, self.x_zero_point, activation, negative_slope)
 
 
 # PyTorch's layers that ours compute the same as, and their activation functions.
