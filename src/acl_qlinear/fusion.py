@@ -32,14 +32,12 @@ _ACTIVATIONS = {
     "transformers.activations.PytorchGELUTanh": "gelu_tanh",
     "transformers.activations.SiLUActivation": "silu",
 }
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-
-
-class Activation(NamedTuple):
-    """An activation function, as our layers call it, and the slope of leaky_relu."""
-
-    name: str
-    negative_slope: float
+_LAYERS = {DynamicLinear, CalibratedLinear}
+# A class that has one of these may not do what its forward says, or may not have subclasses that nobody wrote.
+_SPECIAL = (
+    "__call__", "__getattr__", "__getattribute__", "__iter__", "__init_subclass__", "__slots__", "__getstate__",
+    "__reduce__", "__reduce_ex__", "__deepcopy__",
+)  # fmt: skip
 
 
 class Chain(NamedTuple):
@@ -61,12 +59,13 @@ def fuse_activations(model: nn.Module) -> None:
     else, as its source shows. No forward is called to find out.
     """
     for module in list(model.modules()):
-        chain = _chain_of(type(module))
+        kind: Any = type(module)
+        chain = _chain_of(kind)
         if chain is None or isinstance(module, _Fused) or _is_patched(module):
             continue
         children = _children(module, chain)
         if None not in children and any(map(_fused_activation, children, children[1:])):
-            module.__class__ = _fused_class(type(module))
+            module.__class__ = _fused_class(kind)
 
 
 class _Fused:
@@ -92,7 +91,7 @@ def _new(original: type) -> Any:
 
 
 @cache
-def _fused_class(original: type) -> type:
+def _fused_class(original: Any) -> type:
     chain = _chain_of(original)
     assert chain is not None
 
@@ -111,54 +110,59 @@ def _children(module: Any, chain: Chain) -> list[nn.Module | None]:
 
 def _run(module: Any, x: Tensor) -> Tensor:
     children: list[Any] = _children(module, module._chain)
-    is_done = False
-    for child, following in zip(children, [*children[1:], None], strict=True):
-        if is_done:
-            is_done = False
-            continue
-        activation = _fused_activation(child, following)
-        is_done = activation is not None
-        x = child(x) if activation is None else child.activated(x, *activation)
+    is_watched = global_hooks._has_any_global_hook()
+    i = 0
+    while i < len(children):
+        child, i = children[i], i + 1
+        activation = None if is_watched or i == len(children) else _fused_activation(child, children[i])
+        if activation is None:
+            x = child(x)
+        else:
+            x, i = child.activated(x, *activation), i + 1
     return x
 
 
-def _fused_activation(layer: Any, following: Any) -> Activation | None:
-    """What `layer` may compute of what follows, where nobody sees what is between."""
-    if (
-        not isinstance(layer, (DynamicLinear, CalibratedLinear))
-        or layer.activation != "none"
-        or (activation := _activation_of(following)) is None
-        or _is_patched(layer)
-        or _is_patched(following)
-        or any(getattr(module, name) for module in (layer, following) for name in _HOOKS)
-        or global_hooks._has_any_global_hook()
-    ):
+def _fused_activation(layer: Any, following: Any) -> tuple[str, float] | None:
+    """The name and slope of the activation function that `layer` may compute of what follows."""
+    # In each call, so that hooks count from when they are there. What a module does not have takes long to ask for.
+    kind: Any = type(following)
+    if type(layer) not in _LAYERS or (name := _name_of(kind)) is None or layer.activation != "none":
         return None
-    return activation
+    if _is_watched(layer) or _is_watched(following):
+        return None
+    if kind is nn.GELU and following.approximate == "tanh":
+        return "gelu_tanh", 0.01
+    if kind is nn.LeakyReLU:
+        return (name, slope) if math.isfinite(slope := following.negative_slope) else None
+    return name, 0.01
 
 
-def _activation_of(module: Any) -> Activation | None:
-    kind = type(module)
-    name = _ACTIVATIONS.get(f"{kind.__module__}.{kind.__qualname__}")
-    if name == "gelu" and getattr(module, "approximate", "none") == "tanh":
-        name = "gelu_tanh"
-    slope = float(getattr(module, "negative_slope", 0.01))
-    return Activation(name, slope) if name and math.isfinite(slope) else None
+@cache
+def _name_of(kind: Any) -> str | None:
+    return _ACTIVATIONS.get(f"{kind.__module__}.{kind.__qualname__}")
+
+
+def _is_watched(module: Any) -> bool:
+    """Whether something sees or changes what the module takes and returns."""
+    return bool(
+        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
+    ) or _is_patched(module)
 
 
 def _is_patched(module: nn.Module) -> bool:
     """Whether calls of it run something else than its class's forward."""
-    return "forward" in vars(module) or module._compiled_call_impl is not None
+    return "forward" in module.__dict__ or module._compiled_call_impl is not None
 
 
 @cache
-def _chain_of(kind: type[nn.Module]) -> Chain | None:
+def _chain_of(kind: Any) -> Chain | None:
     """What a class's forward does, if that is a chain."""
-    forward: Any = kind.forward
-    if kind.__call__ is not nn.Module.__call__ or kind.__getattr__ is not nn.Module.__getattr__:
+    forward = inspect.getattr_static(kind, "forward", None)
+    own = [base for base in kind.__mro__ if base not in (nn.Module, nn.Sequential, object)]
+    if type(kind) is not type or any(name in vars(base) for base in own for name in _SPECIAL):
         return None
     if forward is nn.Sequential.forward:
-        return Chain("input", ()) if kind.__iter__ is nn.Sequential.__iter__ else None
+        return Chain("input", ())
     try:
         (function,) = ast.parse(textwrap.dedent(inspect.getsource(forward))).body
     except (OSError, TypeError, SyntaxError, ValueError):

@@ -170,6 +170,24 @@ class Reads(Layers):
         return self.act(self.fc1(x))
 
 
+class Registered(Nested):
+    def __init_subclass__(cls, **options):
+        raise AssertionError("a class that nobody wrote")
+
+
+class Pickled(Nested):
+    def __getstate__(self):
+        return self.__dict__
+
+
+class Meta(type):
+    """Of classes that know their subclasses."""
+
+
+class OfMeta(Nested, metaclass=Meta):
+    """With another metaclass."""
+
+
 def own_forward():
     model = Nested()
     model.forward = types.MethodType(lambda self, x: self.fc1(x), model)
@@ -186,6 +204,7 @@ APART = {
     "values": OfValues, "kept": Kept, "used twice": Twice, "a branch": Branch, "another value": Skipping,
     "a decorator": Decorated, "__call__": Called, "a property": Shadowed, "a loop": Reads,
     "__iter__": lambda: Iterated(nn.Linear(24, 24), nn.GELU()), "an own forward": own_forward,
+    "a registry": Registered, "own pickling": Pickled, "a metaclass": OfMeta,
     "a hook of the layer": lambda: with_hook("fc1"), "a hook of the function": lambda: with_hook("act"),
     "another function": lambda: nn.Sequential(nn.Linear(24, 24), nn.ELU()),
     "no finite slope": lambda: nn.Sequential(nn.Linear(24, 24), nn.LeakyReLU(float("inf"))),
