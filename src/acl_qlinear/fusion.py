@@ -14,7 +14,7 @@ from types import FunctionType
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
-from torch.nn.modules import module as global_hooks
+from torch.nn.modules import module as everywhere
 
 from .modules import CalibratedLinear, DynamicLinear
 
@@ -110,7 +110,10 @@ def _children(module: Any, chain: Chain) -> list[nn.Module | None]:
 
 def _run(module: Any, x: Tensor) -> Tensor:
     children: list[Any] = _children(module, module._chain)
-    is_watched = global_hooks._has_any_global_hook()
+    is_watched = bool(
+        everywhere._global_forward_hooks or everywhere._global_forward_pre_hooks
+        or everywhere._global_backward_hooks or everywhere._global_backward_pre_hooks
+    )  # fmt: skip
     i = 0
     while i < len(children):
         child, i = children[i], i + 1

@@ -57,7 +57,7 @@ def run_tests(installed: Installed, run_in: Run, exchange: Path, inductor: dict[
 ONEDNN = dict(rows("pytorch", "onednn"))
 OLDEST, NEWEST = TORCHES[0], TORCHES[-1]
 # They need libraries that are only in the prefixes of one PyTorch.
-OF_LIBRARIES = ["test_torchao.py", "test_compressed_tensors.py", "test_inductor.py"]
+OF_LIBRARIES = ["test_torchao.py", "test_compressed_tensors.py", "test_inductor.py", "test_transformers.py"]
 # All tests, once for each way of building and for the oldest PyTorch. Where only the microarchitecture differs,
 # those of numbers, saved models and processes; elsewhere a test for each part. --all runs all.
 WHOLE = {(MICROARCHITECTURES[-1], TORCH), (MICROARCHITECTURES[0], OLDEST), (MICROARCHITECTURES[-1], NEWEST)}

@@ -140,3 +140,26 @@ def torch_weight(weight: Quantized) -> torch.Tensor:
         return quantized(values, float(weight.scale[0]), int(weight.zero_point[0]))
     scales, zero_points = torch.from_numpy(weight.scale), torch.from_numpy(weight.zero_point)
     return torch._make_per_channel_quantized_tensor(values, scales, zero_points, 0)
+
+
+def activations_run(model: torch.nn.Module, *inputs: Any, **named: Any) -> tuple[Any, list[str]]:
+    """What the model returns, and the functions that its layers compute, with their slopes."""
+    seen = []
+    kinds = (acl_qlinear.DynamicLinear, acl_qlinear.CalibratedLinear)
+    originals = [kind.activated for kind in kinds]
+
+    def watched(original):
+        def activated(layer, x, name, slope):
+            seen.append(f"{name} {slope}" if name == "leaky_relu" else name)
+            return original(layer, x, name, slope)
+
+        return activated
+
+    try:
+        for kind, original in zip(kinds, originals, strict=True):
+            kind.activated = watched(original)
+        with torch.no_grad():
+            return model(*inputs, **named), seen
+    finally:
+        for kind, original in zip(kinds, originals, strict=True):
+            kind.activated = original

@@ -3,13 +3,13 @@
 
 import copy
 import functools
-import importlib.util
 import io
 import pickle
 import types
 
 import pytest
 import torch
+from helpers import activations_run
 from torch import nn
 
 import acl_qlinear
@@ -23,29 +23,6 @@ WAYS = {
     "tensor": {}, "row": {"granularity": "row"},
     "static": {"calibrate": lambda m: m(X.to(next(m.parameters()).dtype))},
 }  # fmt: skip
-
-
-def activations_run(model: nn.Module, *given, **options) -> tuple[torch.Tensor, list[str]]:
-    """What the model returns, and the functions that its layers compute, with their slopes."""
-    seen = []
-    kinds = (acl_qlinear.DynamicLinear, acl_qlinear.CalibratedLinear)
-    originals = [kind.activated for kind in kinds]
-
-    def watched(original):
-        def activated(layer, x, name, slope):
-            seen.append(f"{name} {slope}" if name == "leaky_relu" else name)
-            return original(layer, x, name, slope)
-
-        return activated
-
-    try:
-        for kind, original in zip(kinds, originals, strict=True):
-            kind.activated = watched(original)
-        with torch.no_grad():
-            return model(*given, **options), seen
-    finally:
-        for kind, original in zip(kinds, originals, strict=True):
-            kind.activated = original
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -280,22 +257,3 @@ def test_copies():
 def test_wrong_flag():
     with pytest.raises(TypeError, match="fuse is 'yes', expected True or False"):
         acl_qlinear.quantize(mlp(), fuse="yes")
-
-
-@pytest.mark.skipif(not importlib.util.find_spec("transformers"), reason="transformers is in PyTorch 2.9's prefix")
-def test_transformers():
-    """Encoders whose activation function is a module of transformers'."""
-    import transformers
-
-    small = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
-    models = {
-        "gelu": transformers.BertModel(transformers.BertConfig(**small)),
-        "gelu_tanh": transformers.BertModel(transformers.BertConfig(**small, hidden_act="gelu_new")),
-        "silu": transformers.ViTModel(transformers.ViTConfig(**small, hidden_act="silu", image_size=32, patch_size=16)),
-    }
-    for name, model in models.items():
-        given = torch.randn(1, 3, 32, 32) if name == "silu" else torch.arange(7)[None]
-        expected, _ = activations_run(acl_qlinear.quantize(model.eval()), given)
-        y, seen = activations_run(acl_qlinear.quantize(model, fuse=True), given)
-        assert [each for each in seen if each != "tanh"] == [name] * 2
-        torch.testing.assert_close(y.last_hidden_state, expected.last_hidden_state, rtol=0.02, atol=0.02)

@@ -1,0 +1,24 @@
+# SPDX-License-Identifier: MIT
+"""Models of transformers', with random weights."""
+
+import torch
+import transformers
+from helpers import activations_run
+
+import acl_qlinear
+
+
+def test_fused_activations():
+    """Encoders whose activation function is a module of transformers'."""
+    small = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    models = {
+        "gelu": transformers.BertModel(transformers.BertConfig(**small)),
+        "gelu_tanh": transformers.BertModel(transformers.BertConfig(**small, hidden_act="gelu_new")),
+        "silu": transformers.ViTModel(transformers.ViTConfig(**small, hidden_act="silu", image_size=32, patch_size=16)),
+    }
+    for name, model in models.items():
+        given = torch.randn(1, 3, 32, 32) if name == "silu" else torch.arange(7)[None]
+        expected, _ = activations_run(acl_qlinear.quantize(model.eval()), given)
+        y, seen = activations_run(acl_qlinear.quantize(model, fuse=True), given)
+        assert [each for each in seen if each != "tanh"] == [name] * 2
+        torch.testing.assert_close(y.last_hidden_state, expected.last_hidden_state, rtol=0.02, atol=0.02)
