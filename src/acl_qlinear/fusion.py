@@ -18,21 +18,12 @@ from torch.nn.modules import module as everywhere
 
 from .modules import CalibratedLinear, DynamicLinear
 
-# The class of an activation function, by its full name, since transformers need not be there; and what our layers
-# call the function. QuickGELU, ELU and others are none of theirs.
-_ACTIVATIONS = {
-    "torch.nn.modules.activation.ReLU": "relu",
-    "torch.nn.modules.activation.LeakyReLU": "leaky_relu",
-    "torch.nn.modules.activation.Tanh": "tanh",
-    "torch.nn.modules.activation.SiLU": "silu",
-    "torch.nn.modules.activation.GELU": "gelu",
-    "transformers.activations.GELUActivation": "gelu",
-    "transformers.activations.NewGELUActivation": "gelu_tanh",
-    "transformers.activations.GELUTanh": "gelu_tanh",
-    "transformers.activations.PytorchGELUTanh": "gelu_tanh",
-    "transformers.activations.SiLUActivation": "silu",
-}
-_LAYERS = {DynamicLinear, CalibratedLinear}
+# transformers' classes of activation functions, by name, since transformers need not be there; and what our layers call
+# the function. QuickGELU, ELU and others are none of theirs.
+_OF_TRANSFORMERS = {
+    "GELUActivation": "gelu", "NewGELUActivation": "gelu_tanh", "GELUTanh": "gelu_tanh",
+    "PytorchGELUTanh": "gelu_tanh", "SiLUActivation": "silu",
+}  # fmt: skip
 # A class that has one of these may not do what its forward says, or may not have subclasses that nobody wrote.
 _SPECIAL = (
     "__call__", "__getattr__", "__getattribute__", "__iter__", "__init_subclass__", "__slots__", "__getstate__",
@@ -63,7 +54,7 @@ def fuse_activations(model: nn.Module) -> None:
         chain = _chain_of(kind)
         if chain is None or isinstance(module, _Fused) or _is_patched(module):
             continue
-        children = _children(module, chain)
+        children = _children(module, chain.names)
         if None not in children and any(map(_fused_activation, children, children[1:])):
             module.__class__ = _fused_class(kind)
 
@@ -72,7 +63,8 @@ class _Fused:
     """What a class derives from, besides the one that it stands for."""
 
     _original: Any
-    _chain: Chain
+    # A plain tuple: torch.compile of PyTorch 2.6 takes no other class attributes.
+    _names: tuple[str, ...]
     __dict__: dict[str, Any]
 
     def __reduce_ex__(self, protocol: Any) -> Any:
@@ -100,16 +92,16 @@ def _fused_class(original: Any) -> type:
 
     # With the name that callers may use.
     code = forward.__code__.replace(co_varnames=("self", chain.parameter))
-    members = {"_original": original, "_chain": chain, "forward": FunctionType(code, globals(), "forward")}
+    members = {"_original": original, "_names": chain.names, "forward": FunctionType(code, globals(), "forward")}
     return type(f"Fused{original.__name__}", (_Fused, original), members)
 
 
-def _children(module: Any, chain: Chain) -> list[nn.Module | None]:
-    return [module._modules.get(name) for name in chain.names or module._modules]
+def _children(module: Any, names: tuple[str, ...]) -> list[nn.Module | None]:
+    return [module._modules.get(name) for name in names or module._modules]
 
 
 def _run(module: Any, x: Tensor) -> Tensor:
-    children: list[Any] = _children(module, module._chain)
+    children: list[Any] = _children(module, module._names)
     is_watched = bool(
         everywhere._global_forward_hooks or everywhere._global_forward_pre_hooks
         or everywhere._global_backward_hooks or everywhere._global_backward_pre_hooks
@@ -127,22 +119,29 @@ def _run(module: Any, x: Tensor) -> Tensor:
 
 def _fused_activation(layer: Any, following: Any) -> tuple[str, float] | None:
     """The name and slope of the activation function that `layer` may compute of what follows."""
-    # In each call, so that hooks count from when they are there. What a module does not have takes long to ask for.
-    kind: Any = type(following)
-    if type(layer) not in _LAYERS or (name := _name_of(kind)) is None or layer.activation != "none":
+    # In each call, so that hooks count from when they are there. In words that torch.compile of PyTorch 2.6 knows.
+    kind = type(layer)
+    if (kind is not DynamicLinear and kind is not CalibratedLinear) or layer.activation != "none":
         return None
-    if _is_watched(layer) or _is_watched(following):
-        return None
-    if kind is nn.GELU and following.approximate == "tanh":
-        return "gelu_tanh", 0.01
+    activation = _activation_of(following)
+    return None if activation is None or _is_watched(layer) or _is_watched(following) else activation
+
+
+def _activation_of(module: Any) -> tuple[str, float] | None:
+    kind = type(module)
+    if kind is nn.ReLU:
+        return "relu", 0.01
+    if kind is nn.GELU:
+        return ("gelu" if module.approximate == "none" else "gelu_tanh"), 0.01
+    if kind is nn.SiLU:
+        return "silu", 0.01
+    if kind is nn.Tanh:
+        return "tanh", 0.01
     if kind is nn.LeakyReLU:
-        return (name, slope) if math.isfinite(slope := following.negative_slope) else None
-    return name, 0.01
-
-
-@cache
-def _name_of(kind: Any) -> str | None:
-    return _ACTIVATIONS.get(f"{kind.__module__}.{kind.__qualname__}")
+        return ("leaky_relu", module.negative_slope) if math.isfinite(module.negative_slope) else None
+    if kind.__module__ == "transformers.activations" and kind.__name__ in _OF_TRANSFORMERS:
+        return _OF_TRANSFORMERS[kind.__name__], 0.01
+    return None
 
 
 def _is_watched(module: Any) -> bool:

@@ -19,6 +19,10 @@ def test_fused_activations():
     for name, model in models.items():
         given = torch.randn(1, 3, 32, 32) if name == "silu" else torch.arange(7)[None]
         expected, _ = activations_run(acl_qlinear.quantize(model.eval()), given)
-        y, seen = activations_run(acl_qlinear.quantize(model, fuse=True), given)
+        fused = acl_qlinear.quantize(model, fuse=True)
+        y, seen = activations_run(fused, given)
         assert [each for each in seen if each != "tanh"] == [name] * 2
         torch.testing.assert_close(y.last_hidden_state, expected.last_hidden_state, rtol=0.02, atol=0.02)
+        part, x = fused.encoder.layer[0].intermediate, torch.randn(5, 32)
+        with torch.no_grad():
+            assert torch.equal(torch.compile(part, backend="aot_eager", fullgraph=True)(x), part(x))
