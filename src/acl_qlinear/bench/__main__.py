@@ -24,7 +24,7 @@ from acl_qlinear._streams import print_what_streams_can_take
 from . import peers, plot, report, speed_limits
 from .cases import KINDS, Shape, wrong_results
 from .meters import Clock, Counters, Meter, pin
-from .workloads import PRESETS, measure_cases, side_by_side, with_peers
+from .workloads import PRESETS, measure_cases, side_by_side
 
 # Arm's numbers of parts in /proc/cpuinfo, which the emulator has as well.
 _CORES = {
@@ -58,7 +58,7 @@ def make_report(options: argparse.Namespace, cases: list[tuple[Shape, str]], cor
     meter: Meter = Counters(options.counters) if options.counters else Clock()
     preset = PRESETS[options.preset]
     if options.peers:
-        preset = replace(preset, measure=with_peers)
+        preset = replace(preset, engines=(*preset.engines, *peers.PEERS))
     steps = track(
         measure_cases(meter, preset, cases), f"measuring {options.preset}", total=len(cases), console=console,
         transient=True, auto_refresh=False,
@@ -128,7 +128,8 @@ def parse_arguments() -> argparse.Namespace:
     if options.shape and options.preset == "memory":
         parser.error("--shape does not go with --preset memory, which is about the layers of bert-base")
     if options.peers and PRESETS[options.preset].measure is not side_by_side:
-        parser.error(f"--peers does not go with --preset {options.preset}, expected one of smoke, paper, models")
+        grids = ", ".join(name for name, preset in PRESETS.items() if preset.measure is side_by_side)
+        parser.error(f"--peers does not go with --preset {options.preset}, expected one of {grids}")
     if options.peers and (missing := peers.missing()):
         parser.error(f"--peers needs packages that are not installed: pip install {' '.join(missing)}")
     return options

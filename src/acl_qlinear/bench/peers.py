@@ -19,7 +19,7 @@ from .cases import Case
 Peer = Callable[[], np.ndarray]
 # What each needs, as Python and PyPI call it.
 _NEEDS = {"onnxruntime": ("onnxruntime", "onnx"), "openvino": ("openvino",)}
-ENGINES = tuple(_NEEDS)
+PEERS = tuple(_NEEDS)
 
 
 def missing() -> list[str]:
@@ -28,7 +28,7 @@ def missing() -> list[str]:
 
 
 def versions() -> dict[str, str]:
-    return {engine: importlib.metadata.version(engine) for engine in ENGINES}
+    return {engine: importlib.metadata.version(engine) for engine in PEERS}
 
 
 def peers_of(case: Case) -> dict[str, Peer]:

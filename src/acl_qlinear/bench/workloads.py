@@ -5,8 +5,8 @@ import itertools
 import os
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from acl_qlinear.conversion import quantized_weight
 
 from .cases import ENGINES, KINDS, Case, Shape, make_case, max_error, our_error
 from .meters import Counters, Meter
-from .peers import peers_of
+from .peers import PEERS, peers_of
 
 
 @dataclass(frozen=True)
@@ -37,29 +37,16 @@ def measured_engines(meter: Meter, preset: Preset, case: Case) -> list[str]:
     return [e for e in preset.engines if not (emulated and case.is_slow(e)) and case.runs(e)]
 
 
-def side_by_side(
-    meter: Meter, preset: Preset, case: Case, peers: Mapping[str, Callable[[], object]] | None = None
-) -> dict[str, Any]:
-    """Each engine's cost, warmed up, and that of other engines' calls; the error of ours."""
+def side_by_side(meter: Meter, preset: Preset, case: Case) -> dict[str, Any]:
+    """Each engine's cost, warmed up; the errors of ours and of peers."""
     error, share = our_error(case)
+    errors = {f"{engine} error": max_error(case, call())[0] for engine, call in case.peers.items()}
     engines = measured_engines(meter, preset, case)
     # A shape's fp32 layer and input are the same in every kind, and so is what Counters count of them.
     known = meter.fp32_costs if isinstance(meter, Counters) else {}
-    calls = {e: case.call(e) for e in engines if e != "fp32" or case.shape not in known}
-    costs = meter.costs({**calls, **(peers or {})})
+    costs = meter.costs({e: case.call(e) for e in engines if e != "fp32" or case.shape not in known})
     costs["fp32"] = known.setdefault(case.shape, costs.get("fp32", {}))
-    return {"max_error": error, "share_off": share, **costs}
-
-
-def with_peers(meter: Meter, preset: Preset, case: Case) -> dict[str, Any]:
-    """`side_by_side` with ONNX Runtime and OpenVINO, and their errors."""
-    calls = peers_of(case)
-    errors = {f"{engine} error": max_error(case, call())[0] for engine, call in calls.items()}
-    # As the layers in `measure_cases`.
-    for call in calls.values():
-        for _ in range(20):
-            call()
-    return {**side_by_side(meter, preset, case, calls), **errors}
+    return {"max_error": error, "share_off": share, **errors, **costs}
 
 
 def streamed(meter: Meter, preset: Preset, case: Case) -> dict[str, Any]:
@@ -201,9 +188,14 @@ PRESETS = {
 
 def measure_cases(meter: Meter, preset: Preset, cases: list[tuple[Shape, str]]) -> Iterator[dict[str, Any]]:
     """The results of all cases, one after the other."""
+
+    def make(M: int, K: int, N: int, kind: str) -> Case:
+        case = make_case(M, K, N, kind)
+        return replace(case, peers=peers_of(case)) if set(preset.engines) >= set(PEERS) else case
+
     # Python makes code faster that has run some times.
     for kind in dict.fromkeys(kind for _, kind in cases):
-        small = make_case(1, 64, 64, kind)
+        small = make(1, 64, 64, kind)
         for engine in measured_engines(meter, preset, small):
             call = small.call(engine)
             for _ in range(20):
@@ -211,5 +203,5 @@ def measure_cases(meter: Meter, preset: Preset, cases: list[tuple[Shape, str]]) 
     for (M, K, N), kind in cases:
         started = time.monotonic()
         with torch.no_grad():
-            result = preset.measure(meter, preset, make_case(M, K, N, kind))
+            result = preset.measure(meter, preset, make(M, K, N, kind))
         yield {"shape": (M, K, N), "kind": kind, "took_seconds": round(time.monotonic() - started, 1), **result}
