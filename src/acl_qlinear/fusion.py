@@ -52,7 +52,7 @@ def fuse_activations(model: nn.Module) -> None:
     for module in list(model.modules()):
         kind: Any = type(module)
         chain = _chain_of(kind)
-        if chain is None or isinstance(module, _Fused) or _is_patched(module):
+        if chain is None or _is_patched(module):
             continue
         children = _children(module, chain.names)
         if None not in children and any(map(_fused_activation, children, children[1:])):

@@ -31,8 +31,8 @@ def main() -> int:
         "--preset",
         action="append",
         choices=bench.PRESETS,
-        help="only this one; may be repeated. paper takes half an "
-        "hour when emulated, the others a few minutes together",
+        help="only this one; may be repeated. Emulated, paper takes half an hour, and models long, too; the others "
+        "take a few minutes together",
     )
     parser.add_argument(
         "--peers",
