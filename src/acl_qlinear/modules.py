@@ -450,19 +450,22 @@ class DynamicLinear(PackedLinear):
 
     def forward(self, input: Tensor) -> Tensor:
         """Returns [..., N] for input: [..., K]."""
+        if self.activation != "none":
+            return self._activated(input, self.activation, self.negative_slope)
         if self.granularity == "row":
-            return _linear_dynamic_row(
-                input, self.packed, self.symmetric, self.narrow_range, None, self.activation, self.negative_slope
-            )
-        return _linear_dynamic(input, self.packed, self.reduce_range, None, self.activation, self.negative_slope)
+            return _linear_dynamic_row(input, self.packed, self.symmetric, self.narrow_range)
+        return _linear_dynamic(input, self.packed, self.reduce_range)
 
-    def activated(self, input: Tensor, activation: str, negative_slope: float) -> Tensor:
+    def _activated(self, input: Tensor, activation: str, negative_slope: float) -> Tensor:
         """As `forward`, with another activation function."""
         if self.granularity == "row":
             return _linear_dynamic_row(
                 input, self.packed, self.symmetric, self.narrow_range, None, activation, negative_slope
             )
         return _linear_dynamic(input, self.packed, self.reduce_range, None, activation, negative_slope)
+
+    # The name for callers, which completed_layer changes; `forward` has one that TorchScript can compile.
+    activated = _activated
 
 
 @completed_layer("linear_static")
@@ -506,11 +509,16 @@ class CalibratedLinear(PackedLinear):
         Raises:
             TypeError: The input's dtype is not one of these.
         """
-        return _linear_static(input, self.packed, self.x_scale, self.x_zero_point, self.activation, self.negative_slope)
+        if self.activation != "none":
+            return self._activated(input, self.activation, self.negative_slope)
+        return _linear_static(input, self.packed, self.x_scale, self.x_zero_point)
 
-    def activated(self, input: Tensor, activation: str, negative_slope: float) -> Tensor:
+    def _activated(self, input: Tensor, activation: str, negative_slope: float) -> Tensor:
         """As `forward`, with another activation function."""
         return _linear_static(input, self.packed, self.x_scale, self.x_zero_point, activation, negative_slope)
+
+    # As in DynamicLinear.
+    activated = _activated
 
 
 # PyTorch's layers that ours compute the same as, and their activation functions.

@@ -7,7 +7,9 @@ linear layer by function: ci/hotspots.sh 8x768x768 "u8 channel". Needs the chann
 
 from rich.console import Console
 
+from ..base.files import holding_lock
 from ..base.messages import CiError
+from ..base.paths import DIST
 from ..base.pins import TORCH, VARIANTS
 from ..base.processes import run_command
 from ..base.programs import require_programs
@@ -34,8 +36,10 @@ def main() -> None:
     if emulator.NATIVE:
         raise CiError("this counts under emulation; on AArch64, use perf")
     require_programs(emulator.PROGRAMS)
-    home = dist.install(options.microarchitecture, TORCH, dist.upstream_of_built_channel(), [])
-    costs = hotspots.count_by_function(home, options.cpu, options.shape, options.kind, options.engine)
+    # A prefix of its own, which the counts are written to: neither a test nor a second call changes it meanwhile.
+    with holding_lock(DIST / "prefix/hotspots.lock"):
+        home = dist.install(options.microarchitecture, TORCH, dist.upstream_of_built_channel(), [], "-hotspots")
+        costs = hotspots.count_by_function(home, options.cpu, options.shape, options.kind, options.engine)
     title = f"{options.shape} {options.kind}, {options.engine}, {options.microarchitecture} on {options.cpu}"
     Console(width=100, highlight=False).print(hotspots.costs_table(costs, title, options.rows))
 

@@ -38,13 +38,13 @@ GUEST = """
 import sys
 from pathlib import Path
 import torch
+from acl_qlinear.bench.__main__ import parse_shape
 from acl_qlinear.bench.cases import make_case
 from acl_qlinear.bench.meters import Counters
 
-M, K, N = map(int, sys.argv[1].split("x"))
 torch.set_num_threads(1)
 with torch.no_grad():
-    Counters(Path(sys.argv[4])).costs({"": make_case(M, K, N, sys.argv[2]).call(sys.argv[3])})
+    Counters(Path(sys.argv[4])).costs({"": make_case(*parse_shape(sys.argv[1]), sys.argv[2]).call(sys.argv[3])})
 """
 
 

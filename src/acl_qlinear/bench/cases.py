@@ -73,7 +73,9 @@ class Case:
 
 
 def make_case(M: int, K: int, N: int, kind: str) -> Case:
-    """The engines for one shape and kind, from a fixed seed."""
+    """The engines for one shape and kind, from a fixed seed. Raises ValueError for another kind."""
+    if kind not in KINDS:
+        raise ValueError(f"kind is {kind!r}, expected one of {', '.join(KINDS)}")
     torch.manual_seed(M * 1_000_003 + K * 1_009 + N)
     activations, weights = kind.split()
     fp32 = torch.nn.Linear(K, N)

@@ -15,6 +15,7 @@ from torch.ao.quantization import MinMaxObserver
 
 import acl_qlinear
 from acl_qlinear import pt2e
+from acl_qlinear.bench.cases import make_case
 
 LINEAR = torch.nn.Linear(4, 4)
 
@@ -565,3 +566,8 @@ def test_numbers_of_layers(make, message):
 def test_models_of_another_kind(call, message):
     with pytest.raises(TypeError, match=message):
         call("bert")
+
+
+def test_kinds_of_a_case():
+    with pytest.raises(ValueError, match="kind is 'dynamic row', expected one of u8 tensor, "):
+        make_case(1, 8, 8, "dynamic row")
