@@ -18,6 +18,7 @@ from .comparison import Comparison, LayerComparison, compare  # noqa: E402
 from .conversion import convert, quantize  # noqa: E402
 from .modules import CalibratedLinear, DynamicLinear, Linear, PackedLinear  # noqa: E402
 from .ops import (  # noqa: E402
+    add,
     fallback_calls,
     forbid_fallback,
     linear,
@@ -32,6 +33,7 @@ from .reports import LayerStatus, Report, report  # noqa: E402
 
 __all__ = [
     "CalibratedLinear", "Comparison", "DynamicLinear", "LayerComparison", "LayerStatus", "Linear", "PackedLinear",
-    "Report", "__version__", "compare", "convert", "fallback_calls", "forbid_fallback", "linear", "linear_dynamic",
-    "linear_int8", "observers", "pre_scale", "prepack", "prepack_int8", "quantize", "report", "unpack",
+    "Report", "__version__", "add", "compare", "convert", "fallback_calls", "forbid_fallback", "linear",
+    "linear_dynamic", "linear_int8", "observers", "pre_scale", "prepack", "prepack_int8", "quantize", "report",
+    "unpack",
 ]  # fmt: skip

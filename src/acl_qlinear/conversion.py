@@ -21,6 +21,7 @@ from .inventory import Layer, Types, float32_bias, library_of, linear_layers, ob
 from .modules import OF_TORCH, CalibratedLinear, DynamicLinear, PackedLinear, qint8_weight
 from .observers import MeanSquaredError
 from .ops import check_dynamic, check_flags
+from .sums import take_sums
 
 _HOOKS = (
     "_forward_hooks", "_forward_hooks_with_kwargs", "_forward_hooks_always_called", "_forward_pre_hooks",
@@ -41,7 +42,8 @@ def convert(model: nn.Module, inplace: bool = False) -> nn.Module:
     leaky ReLU and tanh, and `DynamicLinear` the dynamic ones. Of torchao's `quantize_` and of compressed-tensors
     (llm-compressor's W8A8), `DynamicLinear` replaces layers with int8 activations per token, and
     `CalibratedLinear` those with one static scale. `report` says which layers were replaced, and why others
-    were not.
+    were not. Sums of two quantized tensors are computed by `acl_qlinear.add`: `add` and `add_relu` of
+    torch.ao.nn.quantized.QFunctional, eager, and of torch.ops.quantized in FX graphs.
 
     Args:
         model: What torch.ao.quantization returned, eager or FX; a model after torchao's `quantize_`; or one that
@@ -67,6 +69,7 @@ def convert(model: nn.Module, inplace: bool = False) -> nn.Module:
         if make is not None and obstacle(layer) is None:
             # The original: a copy's weights are packed again, maybe by another engine.
             new[layer.names] = make(model.get_submodule(layer.names[0]))
+    take_sums(target)
     return _with(target, new)
 
 

@@ -256,6 +256,33 @@ def linear_dynamic(
     return _ops.linear_dynamic.default(x, packed, reduce_range, output_dtype, activation, negative_slope)
 
 
+@completed("add")
+def add(a: Tensor, b: Tensor, output_scale: float, output_zero_point: int, relu: bool = False) -> Tensor:
+    """Computes y = a + b for quantized tensors, element by element.
+
+    In float32, where the product of b is rounded, and that of a is added to it in one operation:
+
+        y = clamp(round((a - za) * float32(sa / sy) + (b - zb) * float32(sb / sy)) + zy)
+
+    Rounding is to nearest, ties to even. Values saturate.
+
+    Args:
+        a: quint8 or qint8, per tensor, of any shape.
+        b: Of a's dtype and shape: nothing is broadcast.
+        output_scale: sy.
+        output_zero_point: zy.
+        relu: Whether y is not below zy, which stands for 0.
+
+    Returns:
+        A tensor of a's dtype and shape, contiguous.
+
+    Raises:
+        TypeError: Another dtype, layout or device.
+        ValueError: Another shape; a scale for each channel; a scale or zero point out of range.
+    """
+    return _ops.add.default(a, b, output_scale, output_zero_point, relu)
+
+
 def check_flags(**flags: bool) -> None:
     """Raises TypeError for an argument that is neither True nor False: "no" would count as True."""
     for name, value in flags.items():
@@ -436,6 +463,14 @@ def _(
     output_dtype: torch.dtype | None = None, activation: str = "none", negative_slope: float = 0.01,
 ) -> Tensor:  # fmt: skip
     return _like(x, packed, output_dtype or x.dtype)
+
+
+@torch.library.register_fake("acl_qlinear::add")
+def _(a: Tensor, b: Tensor, output_scale: float, output_zero_point: int, relu: bool = False) -> Tensor:
+    _check_devices(a=a, b=b)
+    return torch._empty_affine_quantized(
+        a.shape, scale=output_scale, zero_point=output_zero_point, dtype=a.dtype, device=a.device
+    )
 
 
 @torch.library.register_fake("acl_qlinear::no_gradient")

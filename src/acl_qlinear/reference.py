@@ -110,3 +110,22 @@ def linear(
     limits = np.iinfo(integer)
     steps = np.rint(value / (scale / unit))
     return np.clip(steps + zero_point, limits.min, limits.max).astype(integer)
+
+
+def add(a: Quantized, b: Quantized, output: tuple[type, float, int], relu: bool = False) -> np.ndarray:
+    """Returns a + b: as documented for `acl_qlinear.add`.
+
+    Args:
+        a: uint8 or int8, any shape.
+        b: As a.
+        output: The dtype, scale and zero point of the result.
+        relu: Whether the result is not below its zero point.
+    """
+    integer, scale, zero_point = output
+    multipliers = [np.float32(x.scale / scale) for x in (a, b)]
+    terms = [x.values.astype(np.float32) - np.float32(x.zero_point) for x in (a, b)]
+    # Exact in float64, and so rounded once.
+    total = terms[0].astype(np.float64) * multipliers[0] + (terms[1] * multipliers[1])
+    limits = np.iinfo(integer)
+    steps = np.rint(total.astype(np.float32)) + zero_point
+    return np.clip(steps, zero_point if relu else limits.min, limits.max).astype(integer)

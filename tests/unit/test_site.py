@@ -15,7 +15,7 @@ DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]
 API = [
     "quantize", "convert", "report", "Report", "compare", "Comparison", "pt2e.lower", "Linear", "DynamicLinear",
     "CalibratedLinear", "prepack", "linear", "prepack_int8", "linear_int8", "linear_dynamic", "unpack",
-    "forbid_fallback", "fallback_calls", "reference.linear",
+    "add", "forbid_fallback", "fallback_calls", "reference.linear",
 ]  # fmt: skip
 
 

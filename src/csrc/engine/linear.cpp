@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdio>
 #include <numeric>
 #include <stdexcept>
 #include <string>
@@ -13,6 +12,7 @@
 
 #include "engine/activation.h"
 #include "engine/epilogue.h"
+#include "engine/errors.h"
 #include "engine/gemm.h"
 #include "engine/quantize.h"
 #include "engine/scratch.h"
@@ -39,16 +39,6 @@ double unit_of(const LinearCall& call) {
 // The scale of x that all rows share.
 double input_scale(const LinearCall& call) {
     return call.per_row == PerRow::no ? call.x.quantization.scale : 1.0;
-}
-
-std::string text(double value) {
-    char digits[32];
-    std::snprintf(digits, sizeof digits, "%.9g", value);
-    return digits;
-}
-
-[[noreturn]] void refuse(const std::string& what, const std::string& parts) {
-    throw std::invalid_argument(what + " is not a normal fp32 number: " + parts);
 }
 
 // The factor from accumulators to units for columns with this weight scale.

@@ -5,6 +5,7 @@
 #include <stdexcept>
 
 #include "engine/packed_weight.h"
+#include "engine/types.h"
 #include "torch/host.h"
 #include "torch/operators.h"
 
@@ -27,6 +28,15 @@ template <typename F> auto value_errors(const char* op, const char* what, const 
 
 // `packed`, if it is what prepack returns.
 PackedWeight checked_weight(const char* op, const Tensor& packed);
+
+// A scale and a zero point as they come, before they are checked.
+struct QuantizationArguments {
+    double scale;
+    int64_t zero_point;
+};
+
+// name: "x" or "output", for instance. Both the scale and its reciprocal are used as fp32.
+Quantization checked_quantization(const char* op, const char* name, const QuantizationArguments& given, DType type);
 
 // Weights with a zero point, which ACL does not have, cost a pass over activations and
 // accumulators: the fallback. Raises where it has been forbidden.

@@ -21,11 +21,6 @@ std::atomic<int64_t> fallbacks{0};
 std::atomic<bool> is_fallback_forbidden{false};
 
 // Arguments as they come, before they are checked.
-struct QuantizationArguments {
-    double scale;
-    int64_t zero_point;
-};
-
 struct ActivationArguments {
     Text name;
     double negative_slope;
@@ -63,18 +58,6 @@ DType dtype_of(const char* op, const char* name, ScalarType type) {
 
 bool is_float(ScalarType type) {
     return type == ScalarType::Float || type == ScalarType::BFloat16 || type == ScalarType::Half;
-}
-
-// name: "x" or "output". Both the scale and its reciprocal are used as fp32.
-Quantization checked_quantization(const char* op, const char* name, const QuantizationArguments& given, DType type) {
-    constexpr double lowest_scale = std::numeric_limits<float>::min();
-    CHECK_VALUE(given.scale >= lowest_scale && given.scale <= 1 / lowest_scale, op, name, "_scale is ", given.scale,
-                ", expected a number from ", lowest_scale, " to ", 1 / lowest_scale);
-    const int64_t lowest = type == DType::u8 ? 0 : -128;
-    CHECK_VALUE(given.zero_point >= lowest && given.zero_point <= lowest + 255, op, name, "_zero_point is ",
-                given.zero_point, ", expected ", lowest, " to ", lowest + 255, " for ",
-                type == DType::u8 ? "uint8" : "int8");
-    return {given.scale, static_cast<int32_t>(given.zero_point)};
 }
 
 void check_not_quantized(const char* op, const char* name, const Tensor& t) {
@@ -300,6 +283,17 @@ Tensor linear_dynamic_row(const Tensor& x, const Tensor& packed, bool symmetric,
     const PerRow around_0 = narrow_range ? PerRow::narrow : PerRow::symmetric;
     call.per_row = symmetric ? around_0 : PerRow::asymmetric;
     return run_float(call, type);
+}
+
+Quantization checked_quantization(const char* op, const char* name, const QuantizationArguments& given, DType type) {
+    constexpr double lowest_scale = std::numeric_limits<float>::min();
+    CHECK_VALUE(given.scale >= lowest_scale && given.scale <= 1 / lowest_scale, op, name, "_scale is ", given.scale,
+                ", expected a number from ", lowest_scale, " to ", 1 / lowest_scale);
+    const int64_t lowest = type == DType::u8 ? 0 : -128;
+    CHECK_VALUE(given.zero_point >= lowest && given.zero_point <= lowest + 255, op, name, "_zero_point is ",
+                given.zero_point, ", expected ", lowest, " to ", lowest + 255, " for ",
+                type == DType::u8 ? "uint8" : "int8");
+    return {given.scale, static_cast<int32_t>(given.zero_point)};
 }
 
 void check_fallback(const char* op, bool has_zero_points) {

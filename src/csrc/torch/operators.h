@@ -44,6 +44,8 @@ Tensor linear_dynamic(const Tensor& x, const Tensor& packed, bool reduce_range, 
 Tensor linear_dynamic_row(const Tensor& x, const Tensor& packed, bool symmetric, bool narrow_range,
                           std::optional<ScalarType> output_dtype, Text activation, double negative_slope);
 
+Tensor add(const Tensor& a, const Tensor& b, double output_scale, int64_t output_zero_point, bool relu);
+
 void forbid_fallback(bool forbidden);
 
 int64_t fallback_calls();
@@ -69,6 +71,7 @@ constexpr const char* schemas[] = {
     "str activation=\"none\", float negative_slope=0.01) -> Tensor",
     "linear_dynamic_row(Tensor x, Tensor packed, bool symmetric=False, bool narrow_range=False, "
     "ScalarType? output_dtype=None, str activation=\"none\", float negative_slope=0.01) -> Tensor",
+    "add(Tensor a, Tensor b, float output_scale, int output_zero_point, bool relu=False) -> Tensor",
     "no_gradient(Tensor gradient, int in_features, str layer) -> Tensor",
     "forbid_fallback(bool forbidden=True) -> ()",
     "fallback_calls() -> int",
@@ -86,6 +89,7 @@ template <typename Implement> void implement_all(Implement&& implement) {
     implement.template add<linear_static>("linear_static");
     implement.template add<linear_dynamic>("linear_dynamic");
     implement.template add<linear_dynamic_row>("linear_dynamic_row");
+    implement.template add<operators::add>("add");
     implement.template add<forbid_fallback>("forbid_fallback");
     implement.template add<fallback_calls>("fallback_calls");
 }
