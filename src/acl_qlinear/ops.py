@@ -274,7 +274,7 @@ def add(a: Tensor, b: Tensor, output_scale: float, output_zero_point: int, relu:
         relu: Whether y is not below zy, which stands for 0.
 
     Returns:
-        A tensor of a's dtype and shape, contiguous.
+        A tensor of a's dtype and shape.
 
     Raises:
         TypeError: Another dtype, layout or device.
@@ -471,6 +471,15 @@ def _(a: Tensor, b: Tensor, output_scale: float, output_zero_point: int, relu: b
     return torch._empty_affine_quantized(
         a.shape, scale=output_scale, zero_point=output_zero_point, dtype=a.dtype, device=a.device
     )
+
+
+def _sum_of(qa: Tensor, qb: Tensor, scale: float, zero_point: int) -> Tensor:
+    shape = torch.broadcast_shapes(qa.shape, qb.shape)
+    return torch._empty_affine_quantized(shape, scale=scale, zero_point=zero_point, dtype=qa.dtype, device=qa.device)
+
+
+torch.library.register_fake("acl_qlinear::quantized_add", _sum_of)
+torch.library.register_fake("acl_qlinear::quantized_add_relu", _sum_of)
 
 
 @torch.library.register_fake("acl_qlinear::no_gradient")

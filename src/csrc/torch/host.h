@@ -7,6 +7,7 @@
 //   describe, is_plain_cpu                   of tensors
 //   empty, converted, copy                   tensors on the CPU
 //   per_tensor_quantization, make_quantized  quantized tensors
+//   are_laid_out_alike, make_quantized_like, quantized_add  sums of them
 //   about_to_write, resolved, check_writable views, and autograd's counter of writes
 //   in_parallel_region, num_threads, parallel_for
 #pragma once

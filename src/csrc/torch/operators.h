@@ -46,6 +46,10 @@ Tensor linear_dynamic_row(const Tensor& x, const Tensor& packed, bool symmetric,
 
 Tensor add(const Tensor& a, const Tensor& b, double output_scale, int64_t output_zero_point, bool relu);
 
+// torch.ops.quantized.add and add_relu, by `add` where it does the same.
+Tensor quantized_add(const Tensor& qa, const Tensor& qb, double scale, int64_t zero_point);
+Tensor quantized_add_relu(const Tensor& qa, const Tensor& qb, double scale, int64_t zero_point);
+
 void forbid_fallback(bool forbidden);
 
 int64_t fallback_calls();
@@ -72,6 +76,8 @@ constexpr const char* schemas[] = {
     "linear_dynamic_row(Tensor x, Tensor packed, bool symmetric=False, bool narrow_range=False, "
     "ScalarType? output_dtype=None, str activation=\"none\", float negative_slope=0.01) -> Tensor",
     "add(Tensor a, Tensor b, float output_scale, int output_zero_point, bool relu=False) -> Tensor",
+    "quantized_add(Tensor qa, Tensor qb, float scale, int zero_point) -> Tensor",
+    "quantized_add_relu(Tensor qa, Tensor qb, float scale, int zero_point) -> Tensor",
     "no_gradient(Tensor gradient, int in_features, str layer) -> Tensor",
     "forbid_fallback(bool forbidden=True) -> ()",
     "fallback_calls() -> int",
@@ -90,6 +96,8 @@ template <typename Implement> void implement_all(Implement&& implement) {
     implement.template add<linear_dynamic>("linear_dynamic");
     implement.template add<linear_dynamic_row>("linear_dynamic_row");
     implement.template add<operators::add>("add");
+    implement.template add<quantized_add>("quantized_add");
+    implement.template add<quantized_add_relu>("quantized_add_relu");
     implement.template add<forbid_fallback>("forbid_fallback");
     implement.template add<fallback_calls>("fallback_calls");
 }

@@ -2,7 +2,6 @@
 // Gradients: the layers have none, and say so where one is asked for, instead of giving zeros.
 #include "torch/aten/autograd.h"
 
-#include <ATen/core/dispatch/Dispatcher.h>
 #include <torch/csrc/autograd/function.h>
 #include <torch/csrc/autograd/functions/utils.h>
 
@@ -11,12 +10,9 @@
 namespace acl_qlinear::operators {
 namespace {
 
+using host::find_operator;
 using torch::autograd::Node;
 using torch::autograd::variable_list;
-
-template <typename Signature> c10::TypedOperatorHandle<Signature> find_operator(const char* name) {
-    return c10::Dispatcher::singleton().findSchemaOrThrow(name, "").typed<Signature>();
-}
 
 // In the graph of y = op(x). Calls an operator, which tracing records and a run of the trace raises in.
 struct NoGradient final : Node {
@@ -115,6 +111,8 @@ void implement_autograd(torch::Library& m) {
     // Quantized tensors require no gradient.
     m.impl("linear", torch::CppFunction::makeFallthrough());
     m.impl("add", torch::CppFunction::makeFallthrough());
+    m.impl("quantized_add", torch::CppFunction::makeFallthrough());
+    m.impl("quantized_add_relu", torch::CppFunction::makeFallthrough());
     m.impl("linear_int8", WithoutGradient<LinearInt8>::call);
     m.impl("linear_int8_out", linear_int8_out_autograd);
     m.impl("linear_static", WithoutGradient<LinearStatic>::call);

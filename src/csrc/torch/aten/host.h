@@ -4,6 +4,7 @@
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
+#include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/quantized/QTensorImpl.h>
 #include <ATen/quantized/Quantizer.h>
 
@@ -38,6 +39,10 @@ inline bool is_plain_cpu(const Tensor& t) {
     return t.defined() && t.device().is_cpu() && t.layout() == at::kStrided && !t.is_nested();
 }
 
+template <typename Signature> c10::TypedOperatorHandle<Signature> find_operator(const char* name) {
+    return c10::Dispatcher::singleton().findSchemaOrThrow(name, "").typed<Signature>();
+}
+
 inline Tensor empty(Shape sizes, ScalarType type) {
     return at::empty(sizes, at::dtype(type));
 }
@@ -65,6 +70,28 @@ Tensor make_quantized(Shape sizes, ScalarType type, double scale, int64_t zero_p
     Tensor y = at::new_qtensor(sizes, at::dtype(type), at::make_per_tensor_affine_quantizer(scale, zero_point, type));
     write(y);
     return y;
+}
+
+// Whether both have their elements in the same places of memory without gaps, so that these need no order.
+inline bool are_laid_out_alike(const Tensor& a, const Tensor& b) {
+    return a.strides() == b.strides() && a.is_non_overlapping_and_dense();
+}
+
+// As make_quantized, with the sizes and the layout of `like`, which is without gaps.
+template <typename Write>
+Tensor make_quantized_like(const Tensor& like, double scale, int64_t zero_point, const Write& write) {
+    return make_quantized(like.sizes(), like.scalar_type(), scale, zero_point, [&](const Tensor& y) {
+        y.unsafeGetTensorImpl()->set_sizes_and_strides(like.sizes(), like.strides());
+        write(y);
+    });
+}
+
+// torch.ops.quantized.add, or add_relu.
+inline Tensor quantized_add(const Tensor& a, const Tensor& b, double scale, int64_t zero_point, bool relu) {
+    using Signature = Tensor(Tensor, Tensor, double, int64_t);
+    static const auto add = find_operator<Signature>("quantized::add");
+    static const auto add_relu = find_operator<Signature>("quantized::add_relu");
+    return (relu ? add_relu : add).call(a, b, scale, zero_point);
 }
 
 // x, or the values that it is the negatives of. PyTorch does so for its own operators where it dispatches them.

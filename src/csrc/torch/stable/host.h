@@ -211,6 +211,24 @@ Tensor make_quantized(Shape sizes, ScalarType type, double scale, int64_t zero_p
                                                       {to_bits(y.release()), to_bits(scale), to_bits(zero_point)})));
 }
 
+// Whether both have their elements in the same places of memory without gaps. The ABI makes contiguous results alone.
+inline bool are_laid_out_alike(const Tensor& a, const Tensor& b) {
+    return a.is_contiguous() && b.is_contiguous();
+}
+
+// As make_quantized, with the sizes of `like`.
+template <typename Write>
+Tensor make_quantized_like(const Tensor& like, double scale, int64_t zero_point, const Write& write) {
+    return make_quantized(like.sizes(), like.scalar_type(), scale, zero_point, write);
+}
+
+// torch.ops.quantized.add, or add_relu.
+inline Tensor quantized_add(const Tensor& a, const Tensor& b, double scale, int64_t zero_point, bool relu) {
+    const char* const name = relu ? "quantized::add_relu" : "quantized::add";
+    return Tensor(from_bits<AtenTensorHandle>(
+        call<4>(name, "", {to_bits(a.new_handle()), to_bits(b.new_handle()), to_bits(scale), to_bits(zero_point)})));
+}
+
 // Where out= is given, acl_qlinear/_stable.py does what the ABI cannot: views of negatives and conjugates, and
 // the counter of writes.
 inline Tensor resolved(const Tensor& x) {
