@@ -28,14 +28,15 @@ bool is_for_add(const Tensor& a, const Tensor& b) {
 }
 
 Tensor by_add_or_pytorch(const Tensor& a, const Tensor& b, double scale, int64_t zero_point, bool relu) {
-    if (is_for_add(a, b)) {
-        try {
-            return add(a, b, scale, zero_point, relu);
-        } catch (const std::exception&) {
-            // PyTorch takes them, or has an error of its own.
-        }
+    if (!is_for_add(a, b)) {
+        return host::quantized_add(a, b, scale, zero_point, relu);
     }
-    return host::quantized_add(a, b, scale, zero_point, relu);
+    try {
+        return add(a, b, scale, zero_point, relu);
+    } catch (const std::exception&) {
+        // A number is out of range. PyTorch takes it, or has an error of its own.
+        return host::quantized_add(a, b, scale, zero_point, relu);
+    }
 }
 
 } // namespace
