@@ -44,6 +44,10 @@ def calls():
     yield OPS.prepack.default, (torch_weight(case.weight), case.torch_bias), OF_QUANTIZED_TENSORS
     for dtype in (None, torch.float32):
         yield OPS.linear.default, (x_quantized, case.packed, 0.3, 5, dtype), OF_QUANTIZED_TENSORS
+    yield OPS.add.default, (x_quantized, x_quantized, 0.3, 5, True), OF_QUANTIZED_TENSORS
+    for operator in (OPS.quantized_add.default, OPS.quantized_add_relu.default):
+        for other in (x_quantized, x_quantized[:1]):
+            yield operator, (x_quantized, other, 0.3, 5), OF_QUANTIZED_TENSORS
 
 
 def test_opcheck():
