@@ -468,9 +468,7 @@ def _(
 @torch.library.register_fake("acl_qlinear::add")
 def _(a: Tensor, b: Tensor, output_scale: float, output_zero_point: int, relu: bool = False) -> Tensor:
     _check_devices(a=a, b=b)
-    return torch._empty_affine_quantized(
-        a.shape, scale=output_scale, zero_point=output_zero_point, dtype=a.dtype, device=a.device
-    )
+    return _sum_of(a, b, output_scale, output_zero_point)
 
 
 def _sum_of(qa: Tensor, qb: Tensor, scale: float, zero_point: int) -> Tensor:

@@ -70,9 +70,14 @@ def quantize(x: np.ndarray, scale: Any, zero_point: Any, integer: type = np.int8
         zero_point: What 0 becomes; as scale.
         integer: np.int8 or np.uint8.
     """
+    steps = x.astype(np.float32) * (np.float32(1) / np.float32(scale))
+    return Quantized(_saturated(steps, zero_point, integer), scale, zero_point)
+
+
+def _saturated(steps: np.ndarray, zero_point: Any, integer: type) -> np.ndarray:
+    """Rounds, ties to even, and adds the zero point."""
     limits = np.iinfo(integer)
-    steps = np.rint(x.astype(np.float32) * (np.float32(1) / np.float32(scale)))
-    return Quantized(np.clip(steps + zero_point, limits.min, limits.max).astype(integer), scale, zero_point)
+    return np.clip(np.rint(steps) + zero_point, limits.min, limits.max).astype(integer)
 
 
 def sums(x: Quantized, weight: Quantized) -> np.ndarray:
@@ -107,9 +112,7 @@ def linear(
     value = ACTIVATIONS[activation](sums(x, weight) * multiplier + offset, negative_slope)
     if output is None:
         return value
-    limits = np.iinfo(integer)
-    steps = np.rint(value / (scale / unit))
-    return np.clip(steps + zero_point, limits.min, limits.max).astype(integer)
+    return _saturated(value / (scale / unit), zero_point, integer)
 
 
 def add(a: Quantized, b: Quantized, output: tuple[type, float, int], relu: bool = False) -> np.ndarray:
@@ -126,6 +129,5 @@ def add(a: Quantized, b: Quantized, output: tuple[type, float, int], relu: bool 
     terms = [x.values.astype(np.float32) - np.float32(x.zero_point) for x in (a, b)]
     # Exact in float64, and so rounded once.
     total = terms[0].astype(np.float64) * multipliers[0] + (terms[1] * multipliers[1])
-    limits = np.iinfo(integer)
-    steps = np.rint(total.astype(np.float32)) + zero_point
-    return np.clip(steps, zero_point if relu else limits.min, limits.max).astype(integer)
+    y = _saturated(total.astype(np.float32), zero_point, integer)
+    return np.maximum(y, integer(zero_point)) if relu else y

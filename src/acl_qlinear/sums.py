@@ -5,9 +5,9 @@ import torch
 import torch.ao.nn.quantized as nnq
 from torch import Tensor, fx, nn
 
-# PyTorch's operators, and ours in their place: `acl_qlinear.add` where that does the same, else PyTorch's.
-_theirs = (torch.ops.quantized.add, torch.ops.quantized.add_relu)
+# `acl_qlinear.add` where that does the same as PyTorch's operator, else PyTorch's.
 _add, _add_relu = torch.ops.acl_qlinear.quantized_add, torch.ops.acl_qlinear.quantized_add_relu
+_IN_PLACE_OF = ((torch.ops.quantized.add, _add), (torch.ops.quantized.add_relu, _add_relu))
 
 
 class QFunctional(nnq.QFunctional):
@@ -32,15 +32,16 @@ def take_sums(model: nn.Module) -> None:
 
 
 def _take_sums_of_graph(module: fx.GraphModule) -> None:
-    # With a number, they have other arguments.
-    sums = [
-        node
-        for node in module.graph.nodes
-        if any(node.target is theirs for theirs in _theirs)
-        and len(node.args) + len(node.kwargs) == 4
-        and isinstance(node.args[1] if len(node.args) > 1 else node.kwargs.get("qb"), fx.Node)
-    ]
-    for node in sums:
-        node.target = _add if node.target is _theirs[0] else _add_relu
-    if sums:
+    has_changed = False
+    for node in module.graph.nodes:
+        ours = next((ours for theirs, ours in _IN_PLACE_OF if node.target is theirs), None)
+        # With a number, they have other arguments.
+        if ours is not None and _adds_tensors(node):
+            node.target, has_changed = ours, True
+    if has_changed:
         module.recompile()
+
+
+def _adds_tensors(node: fx.Node) -> bool:
+    other = node.args[1] if len(node.args) > 1 else node.kwargs.get("qb")
+    return len(node.args) + len(node.kwargs) == 4 and isinstance(other, fx.Node)

@@ -9,6 +9,7 @@
 #include <type_traits>
 
 #include "engine/errors.h"
+#include "engine/narrow.h"
 #include "kernels/integers.h"
 
 namespace acl_qlinear {
@@ -60,19 +61,6 @@ template <typename T> struct Terms {
     }
 };
 
-inline int8x16_t narrowed(int16x8_t low, int16x8_t high, int8_t /*type*/) {
-    return vqmovn_high_s16(vqmovn_s16(low), high);
-}
-inline uint8x16_t narrowed(int16x8_t low, int16x8_t high, uint8_t /*type*/) {
-    return vqmovun_high_s16(vqmovun_s16(low), high);
-}
-inline void store(int8_t* y, int8x16_t values) {
-    vst1q_s8(y, values);
-}
-inline void store(uint8_t* y, uint8x16_t values) {
-    vst1q_u8(y, values);
-}
-
 template <typename T> class Adder {
 public:
     explicit Adder(const AddCall& call)
@@ -87,7 +75,7 @@ public:
             const float32x4_t product = vmulq_f32(right.val[i], b_.multiplier);
             rounded[i] = vcvtnq_s32_f32(vfmaq_f32(product, left.val[i], a_.multiplier));
         }
-        store(y, narrowed(shifted(rounded[0], rounded[1]), shifted(rounded[2], rounded[3]), T{}));
+        store(y, shifted(rounded[0], rounded[1]), shifted(rounded[2], rounded[3]));
     }
 
 private:

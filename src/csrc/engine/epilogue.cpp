@@ -7,6 +7,7 @@
 
 #include "engine/activation.h"
 #include "engine/floats.h"
+#include "engine/narrow.h"
 
 namespace acl_qlinear {
 namespace {
@@ -96,13 +97,6 @@ template <bool by_row, bool has_offset, bool has_bias> struct Columns {
         return activation == Activation::relu ? vmaxq_s16(all, zero_point) : all;
     }
 };
-
-inline void store(int8_t* p, int16x8_t a, int16x8_t b) {
-    vst1q_s8(p, vqmovn_high_s16(vqmovn_s16(a), b));
-}
-inline void store(uint8_t* p, int16x8_t a, int16x8_t b) {
-    vst1q_u8(p, vqmovun_high_s16(vqmovun_s16(a), b));
-}
 
 // Out is int8_t, uint8_t, or a type of floats.
 template <typename Out, bool by_row, bool has_offset, bool has_bias, Activation activation>

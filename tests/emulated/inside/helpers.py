@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Cases for the tests of this folder, and their comparison with acl_qlinear.reference."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -126,6 +127,16 @@ class Case:
             difference = np.where(is_beyond & (y_type == "f16"), 0, np.abs(result - expected))
             tolerance = self.tolerance(y_type, options.get("negative_slope", 0.01))
             assert (difference <= tolerance).all(), (difference / tolerance).max()
+
+
+@contextlib.contextmanager
+def under(engine: str) -> Iterator[None]:
+    """PyTorch's quantized layers are made and run by this engine of its."""
+    before, torch.backends.quantized.engine = torch.backends.quantized.engine, engine
+    try:
+        yield
+    finally:
+        torch.backends.quantized.engine = before
 
 
 def quantized(values: np.ndarray | torch.Tensor, scale: float, zero_point: int) -> torch.Tensor:

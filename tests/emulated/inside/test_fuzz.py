@@ -4,7 +4,6 @@
 FUZZ_MODELS is how many models, FUZZ_SEED the first one's seed. Each prefix draws other models.
 """
 
-import contextlib
 import copy
 import functools
 import io
@@ -12,7 +11,7 @@ import os
 import random
 import warnings
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -20,7 +19,7 @@ import torch
 import torch.ao.nn.quantized as nnq
 import torch.ao.nn.quantized.dynamic as nnqd
 import torch.ao.quantization as tq
-from helpers import Errors
+from helpers import Errors, under
 from torch import nn
 
 import acl_qlinear
@@ -251,16 +250,6 @@ def quantize(model, **options):
         # Layers that calibration does not run, or with zeros only, are meant.
         warnings.simplefilter("ignore", UserWarning)
         return acl_qlinear.quantize(model, **options)
-
-
-@contextlib.contextmanager
-def under(engine: str) -> Iterator[None]:
-    """PyTorch's quantized layers are made and run by this engine of its."""
-    before, torch.backends.quantized.engine = torch.backends.quantized.engine, engine
-    try:
-        yield
-    finally:
-        torch.backends.quantized.engine = before
 
 
 def check_convert(way, rng, model, inputs, tally):

@@ -2,7 +2,6 @@
 """Layers: their state, what a reader of a float layer sees of them, TorchScript, and other processes."""
 
 import copy
-import io
 import os
 import pickle
 from multiprocessing.reduction import ForkingPickler
@@ -273,10 +272,7 @@ def test_torchscript(kind):
     inputs = [torch.quantize_per_tensor(x, 0.1, 3, torch.quint8)] if kind == "static" else [x, x.bfloat16(), x.half()]
     for script in (torch.jit.script(model), torch.jit.trace(model, (inputs[0],))):
         for module in (script, torch.jit.freeze(script)):
-            file = io.BytesIO()
-            torch.jit.save(module, file)
-            file.seek(0)
-            for other in (module, torch.jit.load(file)):
+            for other in (module, torch.jit.load(as_saved(module, torch.jit.save))):
                 for x in inputs:
                     assert torch.equal(other(x), model(x)) and other(x).dtype == model(x).dtype
 

@@ -4,11 +4,14 @@
 import copy
 import io
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import torch.ao.quantization as tq
+from helpers import under
 from torch import nn
 from torch.ao.quantization.quantize_fx import convert_fx, prepare_fx
 
@@ -65,9 +68,9 @@ TORCH_MODELS = {
 }
 
 
-def as_saved(value: object) -> io.BytesIO:
+def as_saved(value: object, save: Callable[[Any, io.BytesIO], None] = torch.save) -> io.BytesIO:
     file = io.BytesIO()
-    torch.save(value, file)
+    save(value, file)
     file.seek(0)
     return file
 
@@ -205,12 +208,8 @@ def test_bad_module():
 @pytest.mark.parametrize("engine", [name for name in torch.backends.quantized.supported_engines if name != "none"])
 def test_convert_reduces_the_range_where_pytorch_does(engine):
     """Seen by the error: that of 7 bits is twice that of 8."""
-    before = torch.backends.quantized.engine
-    torch.backends.quantized.engine = engine
-    try:
+    with under(engine):
         theirs = eager_dynamic(tq.per_channel_dynamic_qconfig)
-    finally:
-        torch.backends.quantized.engine = before
     ours = acl_qlinear.convert(theirs)
     torch.testing.assert_close(ours(X), theirs(X), rtol=1e-5, atol=1e-5)
     reduced = [m.reduce_range for m in ours.modules() if isinstance(m, acl_qlinear.DynamicLinear)]

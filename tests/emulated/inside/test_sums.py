@@ -2,7 +2,6 @@
 """Sums of quantized tensors: the operator, and models that PyTorch quantized."""
 
 import copy
-import io
 import warnings
 
 import hypothesis.strategies as st
@@ -11,7 +10,7 @@ import pytest
 import torch
 import torch.ao.nn.quantized as nnq
 import torch.ao.quantization as tq
-from helpers import INTEGER, QUANTIZED, given, quantized
+from helpers import INTEGER, QUANTIZED, given, quantized, under
 from test_models import as_saved
 from torch import fx, nn
 from torch.ao.quantization.quantize_fx import convert_fx, prepare_fx
@@ -77,16 +76,14 @@ def test_any_strides():
     for x, y in [(left, right), (last[0], right), (left, last[1]), last]:
         result = acl_qlinear.add(x, y, 1.0, 3)
         assert np.array_equal(result.int_repr().numpy(), expected)
-        is_last = x.stride() == y.stride() == last[0].stride() and not BUILD.stable_abi
-        assert result.stride() == (last if is_last else (left,))[0].stride()
+        keeps_layout = x.stride() == y.stride() and not BUILD.stable_abi
+        assert result.stride() == (x if keeps_layout else left).stride()
     part = acl_qlinear.add(left.transpose(0, 3)[1], right.transpose(0, 3)[1], 1.0, 3)
     assert np.array_equal(part.int_repr().numpy(), expected.transpose(3, 1, 2, 0)[1])
 
 
 U8, S8 = quantized(np.ones((2, 3), np.uint8), 1.0, 0), quantized(np.ones((2, 3), np.int8), 1.0, 0)
 BY_CHANNEL = torch.quantize_per_channel(torch.ones(2, 3), torch.ones(2), torch.zeros(2), 0, torch.quint8)
-
-
 TINY, SMALL = (quantized(np.ones((2, 3), np.uint8), scale, 0) for scale in (1e-40, 0.001))
 
 
@@ -123,9 +120,8 @@ OURS = {"add": torch.ops.acl_qlinear.quantized_add, "add_relu": torch.ops.acl_ql
 @pytest.fixture
 def qnnpack():
     """PyTorch's engine that has a kernel for each sum, in which ties do not go to even."""
-    before, torch.backends.quantized.engine = torch.backends.quantized.engine, "qnnpack"
-    yield
-    torch.backends.quantized.engine = before
+    with under("qnnpack"):
+        yield
 
 
 @pytest.mark.parametrize("name", OURS)
@@ -243,14 +239,7 @@ def test_residual_blocks_in_files_and_graphs(mode, qnnpack):
         traced = torch.jit.trace(ours, X[:1])
     for graph in (scripted, traced):
         assert torch.equal(graph(X), y) and "acl_qlinear::quantized_add" in str(graph.inlined_graph)
-        assert torch.equal(torch.jit.load(as_saved_graph(graph))(X), y)
-
-
-def as_saved_graph(graph):
-    file = io.BytesIO()
-    torch.jit.save(graph, file)
-    file.seek(0)
-    return file
+        assert torch.equal(torch.jit.load(as_saved(graph, torch.jit.save))(X), y)
 
 
 def test_graphs_of_any_form(qnnpack):
