@@ -29,11 +29,12 @@ from .ops import (  # noqa: E402
     prepack_int8,
     unpack,
 )
+from .packed_files import load_packed, save_packed  # noqa: E402
 from .reports import LayerStatus, Report, report  # noqa: E402
 
 __all__ = [
     "CalibratedLinear", "Comparison", "DynamicLinear", "LayerComparison", "LayerStatus", "Linear", "PackedLinear",
     "Report", "__version__", "add", "compare", "convert", "fallback_calls", "forbid_fallback", "linear",
-    "linear_dynamic", "linear_int8", "observers", "pre_scale", "prepack", "prepack_int8", "quantize", "report",
-    "unpack",
+    "linear_dynamic", "linear_int8", "load_packed", "observers", "pre_scale", "prepack", "prepack_int8", "quantize",
+    "report", "save_packed", "unpack",
 ]  # fmt: skip

@@ -150,13 +150,14 @@ def smoothing(largest: Tensor, weight: Tensor, strength: float) -> Tensor:
         weight: [N, K].
         strength: a.
     """
-    of_weight = weight.detach().float().abs().amax(0)
-    is_used = (largest > 0) & (of_weight > 0) & (largest + of_weight).isfinite()
+    low, high = weight.detach().aminmax(dim=0)
+    of_weight = torch.maximum(-low, high).float()
+    # A larger weight could leave float32, divided by the smallest pre-scale.
+    is_used = (largest > 0) & (of_weight > 0) & (of_weight < 2.0**100) & largest.isfinite()
     if not is_used.any():
         return torch.ones_like(largest)
     logarithms = strength * largest[is_used].double().log() - (1 - strength) * of_weight[is_used].double().log()
     pre_scale = torch.ones_like(largest)
-    # Not so small that a weight could leave float32.
     pre_scale[is_used] = (logarithms.mean() - logarithms).clamp(min=-14, max=0).exp().float()
     return pre_scale
 

@@ -3,7 +3,7 @@
 
 import copy
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from fnmatch import fnmatchcase
 from functools import partial
 from numbers import Real
@@ -31,6 +31,9 @@ _HOOKS = (
 # Options of dynamic quantization, and what they are without being given.
 _DYNAMIC = {"reduce_range": False, "granularity": "tensor", "symmetric": False}
 
+# 1 MB of float32.
+_VALUES_AT_A_TIME = 2**18
+
 Skip = str | Iterable[str] | Callable[[str, nn.Module], bool]
 
 
@@ -56,21 +59,26 @@ def convert(model: nn.Module, inplace: bool = False) -> nn.Module:
     Raises:
         TypeError: `model` is not a module; inplace is neither True nor False.
         RuntimeError: The model cannot be copied; inplace=True does without.
+
+    After an error, no layer has been replaced. For inplace=True, see `quantize`.
     """
     check_flags(inplace=inplace)
     target = model if inplace else _copy(model)
-    new = {}
     # Copies of compiled modules are not compiled.
-    for layer in linear_layers(target):
-        kind = next((kind for kind, known in OF_TORCH.items() if type(layer.module) in known), None)
-        make: Callable[[Any], PackedLinear] | None = getattr(kind, "from_torch", None)
-        if library := library_of(layer.module):
-            make = partial(_from_library, library)
-        if make is not None and obstacle(layer) is None:
-            # The original: a copy's weights are packed again, maybe by another engine.
-            new[layer.names] = make(model.get_submodule(layer.names[0]))
-    take_sums(target)
-    return _with(target, new)
+    makers = {layer.names: make for layer in linear_layers(target) if (make := _maker(layer))}
+    # Of the originals: a copy's weights are packed again, maybe by another engine.
+    converted = replaced(target, ((names, make(model.get_submodule(names[0]))) for names, make in makers.items()))
+    take_sums(converted)
+    return converted
+
+
+def _maker(layer: Layer) -> Callable[[Any], PackedLinear] | None:
+    """What makes the layer that replaces this one; None where nothing does."""
+    kind = next((kind for kind, known in OF_TORCH.items() if type(layer.module) in known), None)
+    make: Callable[[Any], PackedLinear] | None = getattr(kind, "from_torch", None)
+    if library := library_of(layer.module):
+        make = partial(_from_library, library)
+    return None if make is None or obstacle(layer) else make
 
 
 def quantize(
@@ -126,7 +134,9 @@ def quantize(
         ValueError: An argument does not go with the others; an observer of another kind; a name in
             `skip` that no linear layer has.
         RuntimeError: An observer failed; or the model cannot be copied, and inplace=True does without.
-            As after every error, no layer has been replaced.
+
+    After every error, no layer has been replaced. Only when memory runs out, or an interrupt comes, inplace=True
+    leaves what has been replaced so far: it frees each layer's weight before the next one is packed.
     """
     check_flags(per_channel=per_channel, fuse=fuse, inplace=inplace)
     check_dynamic(granularity, reduce_range, symmetric, narrow_range=False)
@@ -148,30 +158,38 @@ def quantize(
     skipped = _skipped(_float_layers(model), skip)
     # Copies of compiled modules are not compiled.
     target = model if inplace else _copy(model)
-    layers = [layer for layer in _float_layers(target) if layer.names not in skipped]
-    left = {layer.names[0]: reason for layer in layers if (reason := _of_library(layer) or obstacle(layer, types))}
-    # Nobody can do anything about these, and `report` lists them.
-    silent = {layer.names[0] for layer in layers if type(layer.module) is NonDynamicallyQuantizableLinear}
-
-    chosen = {layer.names: layer.module for layer in layers if layer.names[0] not in left}
+    chosen, left, silent = _chosen(target, skipped, types)
     inputs: dict[str, Input] = {}
     if calibrate is not None:
-        by_name: dict[str, Any] = {names[0]: layer for names, layer in chosen.items()}
+        by_name: Any = {names[0]: target.get_submodule(names[0]) for names in chosen}
         inputs, unseen = observe(target, by_name, calibrate, make_observer, smooth)
+        # What is left is to be the only one that keeps a layer in memory.
+        del by_name
         left |= unseen
-    new = {}
-    for names, layer in chosen.items():
-        if names[0] not in left:
-            try:
-                new[names] = _quantized(layer, inputs.get(names[0]), per_channel, dynamic)
-            except ValueError as error:
-                left[names[0]] = str(error)
     if named := [f"\n  {name or '(model)'}: {reason}" for name, reason in left.items() if name not in silent]:
         warnings.warn(f"acl_qlinear.quantize leaves linear layers as they are:{''.join(named)}", stacklevel=2)
-    quantized = _with(target, new)
+    quantized = replaced(
+        target,
+        (
+            (names, _quantized(target.get_submodule(names[0]), inputs.get(names[0]), per_channel, dynamic))
+            for names in chosen
+            if names[0] not in left
+        ),
+    )
     if fuse:
         fuse_activations(quantized)
     return quantized
+
+
+def _chosen(
+    model: nn.Module, skipped: set[tuple[str, ...]], types: Types
+) -> tuple[list[tuple[str, ...]], dict[str, str], set[str]]:
+    """The names of the layers to replace; why others are left; and those of the latter to be silent about."""
+    layers = [layer for layer in _float_layers(model) if layer.names not in skipped]
+    left = {layer.names[0]: reason for layer in layers if (reason := _of_library(layer) or obstacle(layer, types))}
+    # Nobody can do anything about these, and `report` lists them.
+    silent = {layer.names[0] for layer in layers if type(layer.module) is NonDynamicallyQuantizableLinear}
+    return [layer.names for layer in layers if layer.names[0] not in left], left, silent
 
 
 def _of_library(layer: Layer) -> str | None:
@@ -190,14 +208,27 @@ def _from_library(library: Library, module: nn.Linear) -> PackedLinear:
 
 
 @plain_defaults()
-def quantized_weight(weight: Tensor, per_channel: bool) -> Tensor:
-    """A float weight, [N, K], as qint8, symmetric: with the scales of torch.ao's min-max observers."""
-    weight = weight.detach().float()
-    largest = weight.abs().amax(1 if per_channel else (0, 1))
-    scale = (largest / 127.5).clamp(min=torch.finfo(torch.float32).eps)
+def quantized_weight(weight: Tensor, per_channel: bool, pre_scale: Tensor | None = None) -> Tensor:
+    """A float weight, [N, K], as qint8, symmetric: with the scales of torch.ao's min-max observers.
+
+    pre_scale: [K], what the weight is divided by first.
+    """
+    # Some rows at a time: no second weight is in memory.
+    rows = max(1, _VALUES_AT_A_TIME // weight.shape[1])
+
+    def parts() -> Iterator[Tensor]:
+        for part in weight.detach().split(rows):
+            yield part.float() if pre_scale is None else part.float() / pre_scale
+
+    largest = torch.cat([torch.maximum(-low, high) for low, high in (part.aminmax(dim=1) for part in parts())])
+    scale = ((largest if per_channel else largest.amax(0, keepdim=True)) / 127.5).clamp(min=torch.finfo().eps)
+    zero_point = torch.zeros(len(scale), dtype=torch.int64)
     if per_channel:
-        return torch.quantize_per_channel(weight, scale, torch.zeros(len(scale), dtype=torch.int64), 0, torch.qint8)
-    return torch.quantize_per_tensor(weight, scale.item(), 0, torch.qint8)
+        of_parts = zip(parts(), scale.split(rows), zero_point.split(rows), strict=True)
+        int8 = [torch.quantize_per_channel(*part, 0, torch.qint8).int_repr() for part in of_parts]
+    else:
+        int8 = [torch.quantize_per_tensor(part, scale.item(), 0, torch.qint8).int_repr() for part in parts()]
+    return qint8_weight(torch.cat(int8), scale.double(), zero_point)
 
 
 @plain_defaults()
@@ -207,11 +238,8 @@ def _quantized(module: nn.Module, input: Input | None, per_channel: bool, dynami
     dtype, bias = module.weight.dtype, float32_bias(module)
     if input is None:
         return DynamicLinear(quantized_weight(module.weight, per_channel), bias, dtype=dtype, **dynamic)
-    weight = module.weight if input.pre_scale is None else module.weight.float() / input.pre_scale
-    return CalibratedLinear(
-        quantized_weight(weight, per_channel), bias, input.scale, input.zero_point, dtype=dtype,
-        pre_scale=input.pre_scale,
-    )  # fmt: skip
+    weight = quantized_weight(module.weight, per_channel, input.pre_scale)
+    return CalibratedLinear(weight, bias, input.scale, input.zero_point, dtype=dtype, pre_scale=input.pre_scale)
 
 
 def _check_smooth(smooth: float | None) -> None:
@@ -269,22 +297,26 @@ def _not_copied(name: str, module: nn.Module) -> tuple[str, nn.Module]:
     return name, module
 
 
-def _with(model: nn.Module, new: dict[tuple[str, ...], PackedLinear]) -> nn.Module:
-    """Puts layers in the place of those that have these names."""
-    for names, layer in new.items():
+def replaced(model: nn.Module, layers: Iterable[tuple[tuple[str, ...], PackedLinear]]) -> nn.Module:
+    """Puts layers in the place of those that have these names; returns `model`, or the layer in its place.
+
+    One after the other, as an iterator makes them: so no more than one is in memory beside the one that it replaces.
+    """
+    new: dict[tuple[str, ...], PackedLinear] = {}
+    for names, layer in layers:
         _take_over(layer, model.get_submodule(names[0]))
-    for names, layer in new.items():
         for name in names:
             parent, _, child = name.rpartition(".")
             if name:
                 setattr(model.get_submodule(parent), child, layer)
+        new[names] = layer
     # PyTorch's fast path for encoders takes the weights of its layers: it is for ReLU and GELU, 1
     # and 2, and nested tensors are only for it.
-    replaced = set(new.values())
+    ours = set(new.values())
     for module in model.modules():
-        if isinstance(module, nn.TransformerEncoderLayer) and not replaced.isdisjoint(module.children()):
+        if isinstance(module, nn.TransformerEncoderLayer) and not ours.isdisjoint(module.children()):
             module.activation_relu_or_gelu = 0
-        elif isinstance(module, nn.TransformerEncoder) and not replaced.isdisjoint(module.modules()):
+        elif isinstance(module, nn.TransformerEncoder) and not ours.isdisjoint(module.modules()):
             module.use_nested_tensor = False
     return next((layer for names, layer in new.items() if "" in names), model)
 

@@ -59,6 +59,11 @@ def fuse_activations(model: nn.Module) -> None:
             module.__class__ = _fused_class(kind)
 
 
+def is_fused(module: nn.Module) -> bool:
+    """Whether `fuse_activations` has changed a module's class."""
+    return isinstance(module, _Fused)
+
+
 class _Fused:
     """What a class derives from, besides the one that it stands for."""
 

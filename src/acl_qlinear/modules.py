@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: MIT
 """Linear layers as modules, each with its weight packed once."""
 
+import contextlib
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from multiprocessing.reduction import ForkingPickler
 from typing import Any, NamedTuple
 
@@ -32,9 +34,25 @@ _WORDS = {"activation": _ACTIVATIONS, "granularity": GRANULARITIES}
 _WEIGHT = ("weight_int8", "weight_scale", "weight_zero_point")
 _BIAS, _PRE_SCALE = "bias_fp32", "pre_scale"
 _PARTS = (*_WEIGHT, _BIAS, _PRE_SCALE)
+# The attributes that every layer has, besides its numbers.
+_OF_EVERY_LAYER = ("in_features", "out_features", "packed", "has_bias", "has_pre_scale", "_scales", "float_dtype")
 # Version 0.2.0 saved a layer with these keys, and without what came later.
 _KEYS_OF_0_2 = {"weight_int8": "weight", _BIAS: "bias"}
 _LATER_THAN_0_2 = ("activation", "negative_slope", "reduce_range", "granularity", "symmetric", "narrow_range")
+
+
+# Whether state_dicts are without our layers.
+_is_without_layers = ContextVar("is_without_layers", default=False)
+
+
+@contextlib.contextmanager
+def without_layers() -> Iterator[None]:
+    """state_dicts are made, and loaded, without our layers."""
+    token = _is_without_layers.set(True)
+    try:
+        yield
+    finally:
+        _is_without_layers.reset(token)
 
 
 class _Number(NamedTuple):
@@ -223,7 +241,21 @@ class PackedLinear(torch.nn.Module):
     def _check_together(self, numbers: dict[str, Any]) -> None:
         """Raises ValueError, which begins with a name, for numbers that do not go with one another."""
 
+    def packed_state(self) -> dict[str, Any]:
+        """What `from_packed_state` takes: the packed weight itself, and plain values."""
+        return {name: getattr(self, name) for name in (*_OF_EVERY_LAYER, *self._numbers())}
+
+    @classmethod
+    def from_packed_state(cls, state: dict[str, Any]) -> "PackedLinear":
+        """A layer as `packed_state` describes it. Each call checks the packed weight."""
+        layer = cls.__new__(cls)
+        torch.nn.Module.__init__(layer)
+        layer.__dict__.update(state)
+        return layer
+
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        if _is_without_layers.get():
+            return
         super()._save_to_state_dict(destination, prefix, keep_vars)
         for name, part in self._parts().items():
             destination[prefix + name] = part
@@ -236,6 +268,8 @@ class PackedLinear(torch.nn.Module):
         self, state_dict: dict[str, Any], prefix: str, local_metadata: dict[str, Any], strict: bool,
         missing_keys: list[str], unexpected_keys: list[str], error_msgs: list[str],
     ) -> None:  # fmt: skip
+        if _is_without_layers.get():
+            return
         unknown: list[str] = []
         super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, missing_keys, unknown, error_msgs)
         keys = {name: name for name in (*self._names(), *self._numbers())}

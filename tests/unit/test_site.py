@@ -13,9 +13,9 @@ import tomllib
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]
 API = [
-    "quantize", "convert", "report", "Report", "compare", "Comparison", "pt2e.lower", "Linear", "DynamicLinear",
-    "CalibratedLinear", "prepack", "linear", "prepack_int8", "linear_int8", "linear_dynamic", "unpack",
-    "add", "forbid_fallback", "fallback_calls", "reference.linear",
+    "quantize", "convert", "save_packed", "load_packed", "report", "Report", "compare", "Comparison", "pt2e.lower",
+    "Linear", "DynamicLinear", "CalibratedLinear", "prepack", "linear", "prepack_int8", "linear_int8",
+    "linear_dynamic", "unpack", "add", "forbid_fallback", "fallback_calls", "reference.linear",
 ]  # fmt: skip
 
 
