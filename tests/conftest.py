@@ -2,6 +2,7 @@
 """What the tests share: the channel that ci/build.sh made, and prefixes installed from it."""
 
 import os
+import re
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -56,7 +57,7 @@ EXIT_STATUS = pytest.StashKey[int]()
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--all", action="store_true", help="also what takes longest: see CONTRIBUTING.md")
-    parser.addoption("--update-tables", action="store_true", help="write the tables of docs/features.md from the pins")
+    parser.addoption("--update-tables", action="store_true", help="write the tables that tests compare with docs/")
     parser.addoption("--channel", action="append", default=[], help="where compilers, Python and PyTorch come from")
     parser.addoption("--in", dest="prefix", metavar="PREFIX", help="only the tests inside this prefix")
     parser.addoption("--inside", default="", metavar="ARGUMENTS", help="with --in: pytest's arguments for these tests")
@@ -73,6 +74,23 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             names = ", ".join(other.removeprefix("test_inside_prefix[").rstrip("]") for other in there)
             raise pytest.UsageError(f"--in is {prefix!r}, expected one of {names}")
         items[:] = [there[name]]
+
+
+@pytest.fixture
+def hold_table(pytestconfig: pytest.Config) -> Callable[[str, str, list[str]], None]:
+    """hold_table(document, first column, lines): the document has the table, or gets it with --update-tables."""
+
+    def hold(document: str, column: str, lines: list[str]) -> None:
+        file = ROOT / document
+        text = file.read_text()
+        (there,) = re.findall(rf"^\| {column} \|.*\n(?:\|.*\n)+", text, re.MULTILINE)
+        table = "".join(f"{line}\n" for line in lines)
+        if pytestconfig.getoption("--update-tables"):
+            file.write_text(text.replace(there, table))
+        else:
+            assert there == table, f"{document} has another table: the same test writes it with --update-tables"
+
+    return hold
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:

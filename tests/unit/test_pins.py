@@ -16,7 +16,7 @@ from aclpkg.inputs.bootstrap import BOOTSTRAP
 from ..conftest import BUILD_TAGS, PREFIXES
 from ..emulated.test_prefixes import OF_BOTH, OF_EACH, files_for
 
-FEATURES = ROOT / "docs/features.md"
+FEATURES = "docs/features.md"
 REQUIRED_FEATURES = runpy.run_path(str(ROOT / "src/acl_qlinear/_cpu.py"))["REQUIRED_FEATURES"]
 
 
@@ -92,23 +92,7 @@ def test_everything_from_pypi_is_pinned_by_hash() -> None:
     assert all(re.fullmatch("[0-9a-f]{64}", sha) for wheel in wheels for sha in wheel["sha256"].values())
 
 
-@pytest.fixture
-def hold_table(pytestconfig: pytest.Config) -> Callable[[str, list[str]], None]:
-    """hold_table(first column, lines): docs/features.md has the table, or gets it with --update-tables."""
-
-    def hold(column: str, lines: list[str]) -> None:
-        text = FEATURES.read_text()
-        (there,) = re.findall(rf"^\| {column} \|.*\n(?:\|.*\n)+", text, re.MULTILINE)
-        table = "".join(f"{line}\n" for line in lines)
-        if pytestconfig.getoption("--update-tables"):
-            FEATURES.write_text(text.replace(there, table))
-        else:
-            assert there == table, "the pins changed: ci/test.sh unit -k pins --update-tables writes docs/features.md"
-
-    return hold
-
-
-def test_table_of_what_goes_with_what(hold_table: Callable[[str, list[str]], None]) -> None:
+def test_table_of_what_goes_with_what(hold_table: Callable[[str, str, list[str]], None]) -> None:
     """docs/features.md says what the pins and the tests' own plan say."""
     names = {tuple(OF_BOTH): "numbers, saved models, processes", tuple(OF_EACH): "one for each part", (): "none"}
     columns = [f"tests inside `{name}`" for name in MICROARCHITECTURES]
@@ -121,19 +105,19 @@ def test_table_of_what_goes_with_what(hold_table: Callable[[str, list[str]], Non
         cells = ["all" if plan is None else names[tuple(plan)] for plan in plans]
         later = " and later" if abi == "stable" else ""
         lines.append(f"| {torch}{later} | `{BUILD_TAGS[torch]}` | {' | '.join(cells)} |")
-    hold_table("PyTorch", lines)
+    hold_table(FEATURES, "PyTorch", lines)
 
 
-def test_table_of_cpus(hold_table: Callable[[str, list[str]], None]) -> None:
+def test_table_of_cpus(hold_table: Callable[[str, str, list[str]], None]) -> None:
     lines = ["| CPU, by archspec's name | build |", "| --- | --- |"]
     for one in reversed(MICROARCHITECTURES.values()):
         cpus = ", ".join(f"`{cpu}`" for cpu in one.cpus) or "every other name, an unknown one, or none"
         lines.append(f"| {cpus} | `{one.name}` |")
-    hold_table("CPU, by archspec's name", lines)
+    hold_table(FEATURES, "CPU, by archspec's name", lines)
 
 
 def test_what_every_build_takes() -> None:
     recipe = (ROOT / "recipe/acl-qlinear/recipe.yaml").read_text()
     (python,) = re.findall(r"- python >=(\S+)", recipe)
     glibc = VARIANTS["glibc_floor"][0]
-    assert f"Every build takes Python {python} or newer, and glibc {glibc} or newer." in FEATURES.read_text()
+    assert f"Every build takes Python {python} or newer, and glibc {glibc} or newer." in (ROOT / FEATURES).read_text()

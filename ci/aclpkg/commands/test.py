@@ -38,6 +38,8 @@ PROGRAMS = {
         "chromium": "chromium",
         "git": "git",
         "ip": "iproute2",
+        # The oldest that models all cores; Debian 12 and 13 have it.
+        "llvm-mca-19": "llvm-19",
         "pkg-config": "pkg-config",
         "ps": "procps",
         "ssh-keygen": "openssh-client",
