@@ -165,7 +165,9 @@ def quantize(
         inputs, unseen = observe(target, by_name, calibrate, make_observer, smooth)
         # What is left is to be the only one that keeps a layer in memory.
         del by_name
-        left |= unseen
+        # It may have changed the model.
+        there, now_left, _ = _chosen(target, skipped, types)
+        chosen, left = [names for names in chosen if names in there], left | unseen | now_left
     if named := [f"\n  {name or '(model)'}: {reason}" for name, reason in left.items() if name not in silent]:
         warnings.warn(f"acl_qlinear.quantize leaves linear layers as they are:{''.join(named)}", stacklevel=2)
     quantized = replaced(
@@ -332,5 +334,7 @@ def _take_over(layer: PackedLinear, old: nn.Module) -> None:
             # A method of the old layer's, such as torchao's extra_repr, is about that layer, and would keep it.
             # So is what compressed-tensors keeps there: it would decompress the new layer.
             value = getattr(old, name)
-            if getattr(value, "__self__", None) is not old and not (library and library.has(type(value).__module__)):
+            is_theirs = getattr(value, "__self__", None) is old or (library and library.has(type(value).__module__))
+            # Nor may it hide a method of ours.
+            if not is_theirs and not hasattr(type(layer), name):
                 setattr(layer, name, value)

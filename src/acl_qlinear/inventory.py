@@ -2,7 +2,7 @@
 """The linear layers of a model, and what keeps each of them from being replaced."""
 
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 import torch.ao.nn.quantized as nnq
@@ -17,6 +17,7 @@ from .modules import OF_TORCH, PackedLinear, in_range
 from .ops import FLOATS, prepack_int8
 
 Types = tuple[type[nn.Linear], ...]
+Kind = TypeVar("Kind")
 
 _LIBRARIES = (_torchao.LIBRARY, _compressed_tensors.LIBRARY)
 
@@ -138,10 +139,8 @@ def _places(model: nn.Module) -> dict[nn.Module, str]:
     waiting = list(model.named_modules())
     while waiting:
         name, module = waiting.pop()
-        for attribute, value in vars(module).items():
-            if attribute in _OF_EVERY_MODULE:
-                continue
-            for place, found in _modules_in(value, f"{name}.{attribute}" if name else attribute):
+        for attribute, value in attributes(module).items():
+            for place, found in values_in(value, nn.Module, f"{name}.{attribute}" if name else attribute):
                 # What is below one of the model's modules is replaced there.
                 new = [("", found)] if found in known else list(found.named_modules(prefix=""))
                 for below, part in new:
@@ -154,9 +153,15 @@ def _places(model: nn.Module) -> dict[nn.Module, str]:
     return places
 
 
-def _modules_in(value: Any, place: str, above: tuple[int, ...] = ()) -> Iterator[tuple[str, nn.Module]]:
+def attributes(module: nn.Module) -> dict[str, Any]:
+    """What is kept in a module besides its submodules, parameters, buffers and hooks."""
+    return {name: value for name, value in vars(module).items() if name not in _OF_EVERY_MODULE}
+
+
+def values_in(value: Any, kind: type[Kind], place: str, above: tuple[int, ...] = ()) -> Iterator[tuple[str, Kind]]:
+    """Values of a kind in lists, tuples and dicts, each with its place; or the value itself."""
     items: Iterable[tuple[Any, Any]] = ()
-    if isinstance(value, nn.Module):
+    if isinstance(value, kind):
         yield place, value
     elif isinstance(value, (list, tuple)):
         items = enumerate(value)
@@ -164,7 +169,7 @@ def _modules_in(value: Any, place: str, above: tuple[int, ...] = ()) -> Iterator
         items = value.items()
     if id(value) not in above:
         for key, item in items:
-            yield from _modules_in(item, f"{place}[{key!r}]", (*above, id(value)))
+            yield from values_in(item, kind, f"{place}[{key!r}]", (*above, id(value)))
 
 
 def _defining_module(function: Any) -> str:

@@ -35,19 +35,22 @@ _WEIGHT = ("weight_int8", "weight_scale", "weight_zero_point")
 _BIAS, _PRE_SCALE = "bias_fp32", "pre_scale"
 _PARTS = (*_WEIGHT, _BIAS, _PRE_SCALE)
 # The attributes that every layer has, besides its numbers.
-_OF_EVERY_LAYER = ("in_features", "out_features", "packed", "has_bias", "has_pre_scale", "_scales", "float_dtype")
+_OF_EVERY_LAYER: dict[str, Any] = {
+    "in_features": int, "out_features": int, "packed": Tensor, "has_bias": bool, "has_pre_scale": bool, "_scales": int,
+    "float_dtype": torch.dtype | None,
+}  # fmt: skip
 # Version 0.2.0 saved a layer with these keys, and without what came later.
 _KEYS_OF_0_2 = {"weight_int8": "weight", _BIAS: "bias"}
 _LATER_THAN_0_2 = ("activation", "negative_slope", "reduce_range", "granularity", "symmetric", "narrow_range")
 
 
-# Whether state_dicts are without our layers.
+# Whether state_dicts are without the weights and numbers of our layers.
 _is_without_layers = ContextVar("is_without_layers", default=False)
 
 
 @contextlib.contextmanager
 def without_layers() -> Iterator[None]:
-    """state_dicts are made, and loaded, without our layers."""
+    """state_dicts are made, and loaded, without the weights and numbers of our layers."""
     token = _is_without_layers.set(True)
     try:
         yield
@@ -242,36 +245,51 @@ class PackedLinear(torch.nn.Module):
         """Raises ValueError, which begins with a name, for numbers that do not go with one another."""
 
     def packed_state(self) -> dict[str, Any]:
-        """What `from_packed_state` takes: the packed weight itself, and plain values."""
-        return {name: getattr(self, name) for name in (*_OF_EVERY_LAYER, *self._numbers())}
+        """What `set_packed_state` takes: the packed weight itself, and the layer's numbers as in a state_dict."""
+        return {name: getattr(self, name) for name in _OF_EVERY_LAYER} | self._saved_numbers()
 
-    @classmethod
-    def from_packed_state(cls, state: dict[str, Any]) -> "PackedLinear":
-        """A layer as `packed_state` describes it. Each call checks the packed weight."""
-        layer = cls.__new__(cls)
-        torch.nn.Module.__init__(layer)
-        layer.__dict__.update(state)
-        return layer
+    def set_packed_state(self, state: dict[str, Any]) -> None:
+        """Makes the layer what another one was, whose `packed_state` this is.
 
-    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
-        if _is_without_layers.get():
-            return
-        super()._save_to_state_dict(destination, prefix, keep_vars)
-        for name, part in self._parts().items():
-            destination[prefix + name] = part
+        Raises ValueError for anything else. Each call checks the packed weight itself.
+        """
+        if state.keys() != {*_OF_EVERY_LAYER, *self._numbers()}:
+            raise ValueError(f"it has {', '.join(map(str, state))}, expected a {type(self).__name__}'s attributes")
+        for name, kind in _OF_EVERY_LAYER.items():
+            if not isinstance(state[name], kind):
+                raise ValueError(f"{name} is {_description(state[name])}, expected {kind}")
+        new = {name: state[name] for name in _OF_EVERY_LAYER}
+        for name in self._numbers():
+            try:
+                new[name] = _number(name, state[name])
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"{name} {error}") from error
+        self._check_together(new)
+        self.__dict__.update(new)
+
+    def _saved_numbers(self) -> dict[str, Tensor]:
+        numbers = {}
         for name in self._numbers():
             value = getattr(self, name)
             value = _WORDS[name].index(value) if name in _WORDS else value
-            destination[prefix + name] = torch.tensor(value, dtype=_NUMBERS[name].dtype, device="cpu")
+            numbers[name] = torch.tensor(value, dtype=_NUMBERS[name].dtype, device="cpu")
+        return numbers
+
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        if not _is_without_layers.get():
+            for name, part in {**self._parts(), **self._saved_numbers()}.items():
+                destination[prefix + name] = part
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, local_metadata: dict[str, Any], strict: bool,
         missing_keys: list[str], unexpected_keys: list[str], error_msgs: list[str],
     ) -> None:  # fmt: skip
-        if _is_without_layers.get():
-            return
         unknown: list[str] = []
         super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, missing_keys, unknown, error_msgs)
+        if _is_without_layers.get():
+            unexpected_keys += unknown
+            return
         keys = {name: name for name in (*self._names(), *self._numbers())}
         optional: tuple[str, ...] = ()
         if prefix + "weight_int8" not in state_dict and _is_int8(state_dict.get(prefix + "weight")):

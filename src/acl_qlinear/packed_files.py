@@ -18,19 +18,23 @@ from torch import Tensor, nn
 
 from .conversion import replaced
 from .fusion import fuse_activations, is_fused
-from .inventory import is_linear, linear_layers
+from .inventory import attributes, is_linear, linear_layers, values_in
 from .modules import CalibratedLinear, DynamicLinear, Linear, PackedLinear, without_layers
 from .ops import kernel_name
 from .sums import take_sums
 
 _FORMAT = "acl_qlinear packed model 1"
 _KINDS = {kind.__name__: kind for kind in (Linear, DynamicLinear, CalibratedLinear)}
+Names = tuple[str, ...]
+Place = tuple[dict[str, Any], str]
 
 
 def save_packed(model: nn.Module, path: str | os.PathLike[str]) -> None:
     """Saves a model with its packed weights, for `load_packed`.
 
-    The file is for CPUs like this one, and for this version of acl_qlinear. A state_dict is for every CPU.
+    The file is for CPUs like this one, and for this version of acl_qlinear. A state_dict is for every CPU. Of what is
+    in no state_dict, only buffers are saved. Graphs of `pt2e.lower` and TorchScript have packed weights in what
+    PyTorch saves of them.
 
     Args:
         model: From `quantize` or `convert`.
@@ -39,35 +43,44 @@ def save_packed(model: nn.Module, path: str | os.PathLike[str]) -> None:
     Raises:
         OSError: The file cannot be written.
         TypeError: `model` is not a module.
-        ValueError: The model has no int8 layer of ours, or one that is not its own: in a list, below
-            torch.compile, on the meta device; or its state has objects that torch.load refuses (weights_only).
+        ValueError: The model has no int8 layer of ours; one that is in a list, below torch.compile, of a subclass, or
+            has another forward; a tensor on the meta device; or something in its state that torch.load refuses
+            (weights_only).
     """
-    layers = {}
+    layers = []
     for layer in linear_layers(model):
         if isinstance(layer.module, PackedLinear):
-            reason = _obstacle(layer.module, layer.is_compiled, layer.place)
-            if reason:
+            if reason := _obstacle(layer.module, layer.is_compiled, layer.place):
                 raise ValueError(f"layer {layer.names[0] or '(model)'} cannot be saved packed: {reason}")
-            layers[layer.names] = (type(layer.module).__name__, layer.module.packed_state())
+            layers.append((layer.names, type(layer.module).__name__, layer.module.packed_state()))
     if not layers:
         raise ValueError("model has no int8 layer, expected one from acl_qlinear.quantize or acl_qlinear.convert")
     with without_layers():
         state = dict(model.state_dict())
+    buffers = dict(_buffers_without_state(model))
+    for name, value in (state | buffers).items():
+        if isinstance(value, Tensor) and value.is_meta:
+            raise ValueError(f"{name} is on the meta device, and has no values to save")
     content = {
         "format": _FORMAT,
-        "layers": [(names, *saved) for names, saved in layers.items()],
+        "layers": layers,
         "state": state,
-        "buffers": dict(_buffers_without_state(model)),
+        "buffers": buffers,
         "is_fused": any(map(is_fused, model.modules())),
     }
-    with _written_aside(Path(path)) as aside:
-        torch.save(content, aside)
+    # Where a link leads to.
+    with _written_aside(Path(os.path.realpath(path))) as aside:
         try:
+            torch.save(content, aside)
+            # When the disk is full, torch.save may write less without a word.
             torch.load(aside, mmap=True, weights_only=True)
+        except OSError:
+            raise
+        except RuntimeError as error:
+            raise OSError(f"{path} cannot be written: {error}") from error
         except Exception as error:
-            raise ValueError(
-                f"model's state cannot be loaded again, expected tensors and numbers in it: {error}"
-            ) from error
+            message = f"model's state cannot be loaded again, expected tensors and numbers in it: {error}"
+            raise ValueError(message) from error
 
 
 def load_packed(model: nn.Module, path: str | os.PathLike[str]) -> nn.Module:
@@ -77,8 +90,8 @@ def load_packed(model: nn.Module, path: str | os.PathLike[str]) -> nn.Module:
     is fine, as `save_packed` does.
 
     Args:
-        model: A model of the same structure, for which its values are not used: it may be on the meta device, float
-            or quantized. It is not changed.
+        model: A model of the same structure, float or quantized, on the CPU or on the meta device. It is not changed,
+            and the values of its parameters and buffers are not used. Everything else is copied from it.
         path: The file.
 
     Returns:
@@ -87,19 +100,15 @@ def load_packed(model: nn.Module, path: str | os.PathLike[str]) -> nn.Module:
     Raises:
         OSError: The file cannot be read.
         TypeError: `model` is not a module.
-        ValueError: `path` is not such a file, it is for another kind of CPU or version, or the model has another
-            structure.
+        ValueError: `path` is not such a file, or it is for another kind of CPU or another version; the model has
+            another structure, or cannot be copied.
     """
     linear_layers(model)
     content = _read(Path(path))
     new = _structure_of(model)
-    layers = []
-    for names, kind, state in content["layers"]:
-        layer = _KINDS[kind].from_packed_state(state)
-        _check(new, names, layer, path)
-        layers.append((names, layer))
-    _check_same_layers(new, {name for names, _ in layers for name in names}, path)
+    _check_same_layers(new, {name for names, _, _ in content["layers"] for name in names}, path)
     shared = _shared(new)
+    layers = [(names, _layer_for(new, names, kind, state, path)) for names, kind, state in content["layers"]]
     new = replaced(new, layers)
     try:
         with without_layers():
@@ -109,7 +118,7 @@ def load_packed(model: nn.Module, path: str | os.PathLike[str]) -> nn.Module:
     for name, value in content["buffers"].items():
         _set_buffer(new, name, value, path)
     _share(shared)
-    _check_complete(new, path)
+    _check_loaded(new, layers, content["state"] | content["buffers"], path)
     take_sums(new)
     if content["is_fused"]:
         fuse_activations(new)
@@ -121,6 +130,10 @@ def _obstacle(layer: PackedLinear, is_compiled: bool, place: str | None) -> str 
         return "it is below a compiled module: save before torch.compile"
     if place is not None:
         return f"it is kept in {place}, which is not a submodule: use nn.ModuleList or nn.ModuleDict"
+    if type(layer) not in _KINDS.values():
+        return f"it is a {type(layer).__name__}, expected {', '.join(_KINDS)}"
+    if "forward" in vars(layer):
+        return "its forward was replaced by another function"
     return "it is on the meta device, and has no values" if layer.packed.is_meta else None
 
 
@@ -142,54 +155,85 @@ def _written_aside(path: Path) -> Iterator[Path]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    expected = "expected a file that acl_qlinear.save_packed of this version wrote"
+    expected = f"path is {str(path)!r}, expected a file that acl_qlinear.save_packed of this version wrote"
     try:
         content = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
     except OSError:
         raise
     except Exception as error:
-        raise ValueError(f"path is {str(path)!r}, {expected}: {error}") from error
-    if not isinstance(content, dict) or content.get("format") != _FORMAT:
-        raise ValueError(f"path is {str(path)!r}, {expected}")
+        raise ValueError(f"{expected}: {error}") from error
+    types = {"format": str, "layers": list, "state": dict, "buffers": dict, "is_fused": bool}
+    if not isinstance(content, dict) or content.get("format") != _FORMAT or content.keys() != types.keys():
+        raise ValueError(expected)
+    is_whole = all(isinstance(content[key], kind) for key, kind in types.items()) and all(
+        isinstance(layer, tuple) and [type(part) for part in layer] == [tuple, str, dict] and layer[1] in _KINDS
+        for layer in content["layers"]
+    )
+    if not is_whole:
+        raise ValueError(f"{expected}: it has been changed")
     return content
 
 
 def _structure_of(model: nn.Module) -> nn.Module:
-    """A copy of a model with tensors on the meta device: it takes no memory."""
+    """A copy of a model with parameters and buffers on the meta device, where they take no memory."""
     memo: dict[int, Any] = {}
-    for module in model.modules():
-        tensors = [*module._parameters.values(), *module._buffers.values()]
-        if isinstance(module, PackedLinear):
-            tensors.append(module.packed)
-        for value in tensors:
-            if value is not None and id(value) not in memo:
-                meta = torch.empty(value.shape, dtype=value.dtype, device="meta")
-                memo[id(value)] = nn.Parameter(meta, value.requires_grad) if isinstance(value, nn.Parameter) else meta
-    return copy.deepcopy(model, memo)
+    try:
+        for module in model.modules():
+            if isinstance(module, PackedLinear):
+                memo[id(module.packed)] = module.packed.to("meta")
+            for value in attributes(module).values():
+                # What a hook has computed; deepcopy takes none that a gradient could go through.
+                if isinstance(value, Tensor) and not value.is_leaf:
+                    memo[id(value)] = value.detach().clone()
+            for value in (*module._parameters.values(), *module._buffers.values()):
+                if value is not None and id(value) not in memo:
+                    meta = torch.empty(value.shape, dtype=value.dtype, device="meta")
+                    is_parameter = isinstance(value, nn.Parameter)
+                    memo[id(value)] = nn.Parameter(meta, value.requires_grad) if is_parameter else meta
+        return copy.deepcopy(model, memo)
+    except Exception as error:
+        raise ValueError(f"model cannot be copied, expected one as it was before saving: {error}") from error
 
 
-def _check(model: nn.Module, names: tuple[str, ...], layer: PackedLinear, path: Any) -> None:
-    """Raises ValueError where a layer of the file cannot be used, or the model has another one in its place."""
+def _layer_for(model: nn.Module, names: Names, kind: str, state: dict[str, Any], path: Any) -> PackedLinear:
+    """A layer of the file, for its place in a model.
+
+    Raises ValueError where it cannot be used, or where the model has another one in its place.
+    """
+    old: Any = None
     for name in names:
         try:
-            old: Any = model.get_submodule(name)
-        except AttributeError:
+            old = model.get_submodule(name)
+        except (AttributeError, RuntimeError):
             old = None
         if old is None or not is_linear(old):
             raise ValueError(f"{path} has a linear layer {name!r}, which model does not have: it is another model's")
-        sizes, expected = (layer.in_features, layer.out_features), (old.in_features, old.out_features)
-        if sizes != expected:
-            raise ValueError(
-                f"{path} has K, N = {sizes} for layer {name!r}, model has {expected}: it is another model's"
-            )
+        if "forward" in vars(old):
+            raise ValueError(f"model's layer {name!r} has another forward, expected the one of its class")
+    new = old
+    # What else there is in one of ours is to stay: buffers, submodules, hooks.
+    if type(old) is not _KINDS[kind]:
+        new = _KINDS[kind].__new__(_KINDS[kind])
+        nn.Module.__init__(new)
+    expected = (old.in_features, old.out_features)
     try:
-        kernel_name(layer.packed)
+        new.set_packed_state(state)
     except ValueError as error:
+        raise ValueError(f"{path} has been changed: in layer {names[0]!r}, {error}") from error
+    try:
+        kernel_name(new.packed)
+    except (TypeError, ValueError) as error:
         reason = str(error).partition("packed is not usable: ")[2] or str(error)
         raise ValueError(
             f"{path} cannot be used on this CPU, expected one that acl_qlinear.save_packed wrote on a CPU like it: "
             f"in layer {names[0]!r}, {reason}"
         ) from error
+    if (new.in_features, new.out_features) != expected:
+        sizes = (new.in_features, new.out_features)
+        raise ValueError(
+            f"{path} has K, N = {sizes} for layer {names[0]!r}, model has {expected}: it is another model's"
+        )
+    return new
 
 
 def _check_same_layers(model: nn.Module, names: set[str], path: Any) -> None:
@@ -207,9 +251,6 @@ def _set_buffer(model: nn.Module, name: str, value: Tensor, path: Any) -> None:
     if attribute not in buffers:
         raise ValueError(f"{path} has a buffer {name!r}, which model does not have: it is another model's")
     buffers[attribute] = value
-
-
-Place = tuple[dict[str, Any], str]
 
 
 def _shared(model: nn.Module) -> list[list[Place]]:
@@ -231,11 +272,26 @@ def _share(groups: list[list[Place]]) -> None:
             names[name] = value
 
 
-def _check_complete(model: nn.Module, path: Any) -> None:
-    for name, module in model.named_modules():
-        for attribute, value in {**vars(module), **module._parameters, **module._buffers}.items():
-            if isinstance(value, Tensor) and value.is_meta:
-                raise ValueError(
-                    f"{path} has no values for {f'{name}.{attribute}'.lstrip('.')!r}: it is another model's, or this "
-                    "is neither a parameter nor a buffer, and was made on the meta device"
-                )
+def _check_loaded(model: nn.Module, layers: list[tuple[Names, PackedLinear]], state: dict[str, Any], path: Any) -> None:
+    """Raises ValueError where a model is not what was saved, since it shares what the file has apart, or has more."""
+    for names, layer in layers:
+        for name in names:
+            if model.get_submodule(name) is not layer:
+                raise ValueError(f"{path} has a layer {name!r} of its own, model shares it: it is another model's")
+    tensors = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
+    for name, value in tensors:
+        saved = state.get(name)
+        if isinstance(saved, Tensor) and saved.numel() and value.data_ptr() != saved.data_ptr():
+            raise ValueError(f"{path} has values of its own for {name!r}, model shares them: it is another model's")
+    of_attributes = [
+        found
+        for name, module in model.named_modules()
+        for attribute, value in attributes(module).items()
+        for found in values_in(value, Tensor, f"{name}.{attribute}" if name else attribute)
+    ]
+    for name, value in tensors + of_attributes:
+        if value.is_meta:
+            raise ValueError(
+                f"{path} has no values for {name!r}: it is another model's, or this is neither a parameter nor a "
+                "buffer, and was made on the meta device"
+            )

@@ -6,6 +6,8 @@ import ctypes
 import os
 import pickle
 import re
+import resource
+import signal
 import threading
 from pathlib import Path
 
@@ -206,6 +208,72 @@ def test_other_models_are_refused(tmp_path):
         acl_qlinear.load_packed(extra, path)
 
 
+def test_models_that_share_otherwise_are_refused(tmp_path):
+    """What one has once and the other twice would be wrong in one of the places."""
+    x = torch.randn(2, 8)
+
+    def blocks(count, share):
+        each = [nn.Sequential(nn.Linear(8, 8), nn.LayerNorm(8)) for _ in range(count)]
+        return nn.Sequential(*[each[0]] * count if share else each).eval()
+
+    class Tied(nn.Module):
+        def __init__(self, share) -> None:
+            super().__init__()
+            self.a, self.b, self.fc = nn.Embedding(9, 4), nn.Embedding(9, 4), nn.Linear(4, 4)
+            if share:
+                self.b.weight = self.a.weight
+
+        def forward(self, x):
+            return self.fc(self.a(x[0, :3].long().abs()) - 2 * self.b(x[0, :3].long().abs()))
+
+    for make in (lambda share: blocks(2, share), Tied):
+        shared, apart = (acl_qlinear.quantize(make(share)) for share in (True, False))
+        path = saved(apart, tmp_path)
+        for structure in (shared, make(True), on_meta(lambda make=make: make(True))):
+            with pytest.raises(ValueError, match=r"of its own.*model shares (it|them): it is another model's"):
+                acl_qlinear.load_packed(structure, path)
+        path = saved(shared, tmp_path)
+        for structure in (shared, apart, make(False)):
+            with torch.no_grad():
+                assert torch.equal(acl_qlinear.load_packed(structure, path)(x), shared(x))
+
+
+@torch.no_grad()
+def test_what_is_attached_to_a_layer(tmp_path):
+    """It is kept where the given model has it, and else an error."""
+    x = torch.randn(3, 8)
+    model = acl_qlinear.quantize(nn.Sequential(nn.Linear(8, 4)).eval())
+    model[0].register_buffer("gain", torch.tensor(3.0))
+    model[0].lora = nn.Linear(8, 4)
+    model[0].register_forward_hook(lambda layer, args, y: y * layer.gain + layer.lora(args[0]))
+    path = saved(model, tmp_path)
+    loaded = acl_qlinear.load_packed(model, path)
+    assert torch.equal(loaded(x), model(x)) and loaded[0].lora.weight is not model[0].lora.weight
+    with pytest.raises(ValueError, match=r"another model than the given one: (.|\n)*Unexpected key.*0.gain"):
+        acl_qlinear.load_packed(nn.Sequential(nn.Linear(8, 4)), path)
+    patched = nn.Sequential(nn.Linear(8, 4))
+    patched[0].forward = lambda x: x
+    with pytest.raises(ValueError, match="model's layer '0' has another forward, expected the one of its class"):
+        acl_qlinear.load_packed(patched, path)
+
+
+@pytest.mark.filterwarnings("ignore")
+@torch.no_grad()
+def test_weights_that_hooks_compute(tmp_path):
+    def make():
+        return nn.Sequential(nn.Linear(8, 8), nn.utils.weight_norm(nn.Linear(8, 4))).eval()
+
+    x = torch.randn(3, 8)
+    model = acl_qlinear.quantize(make(), inplace=True)
+    with torch.enable_grad():
+        model(x)
+    path = saved(model, tmp_path)
+    for structure in (model, make()):
+        assert torch.equal(acl_qlinear.load_packed(structure, path)(x), model(x))
+    with pytest.raises(ValueError, match=r"has no values for '1\.weight': .* neither a parameter nor a buffer"):
+        acl_qlinear.load_packed(on_meta(make), path)
+
+
 def test_files_that_are_no_packed_models_are_refused(tmp_path):
     model = acl_qlinear.quantize(nn.Sequential(nn.Linear(8, 4)))
     whole = saved(model, tmp_path).read_bytes()
@@ -218,6 +286,25 @@ def test_files_that_are_no_packed_models_are_refused(tmp_path):
     for value in (model.state_dict(), [1], {"format": "acl_qlinear packed model 0"}):
         torch.save(value, path)
         with pytest.raises(ValueError, match=expected):
+            acl_qlinear.load_packed(model, path)
+    content = torch.load(tmp_path / "model.packed")
+    for key in content:
+        torch.save({name: value for name, value in content.items() if name != key}, path)
+        with pytest.raises(ValueError, match=expected):
+            acl_qlinear.load_packed(model, path)
+    names, kind, state = content["layers"][0]
+    for wrong in ((names, kind), (names, "Linear2", state), (names, "Linear", state), (["0"], kind, state)):
+        torch.save({**content, "layers": [wrong]}, path)
+        with pytest.raises(ValueError, match=r"it has been changed|bad has been changed: in layer '0', it has"):
+            acl_qlinear.load_packed(model, path)
+    for key in state:
+        for wrong in (None, "a", torch.tensor(1e9), torch.tensor(-7), [1]):
+            if not (key == "float_dtype" and wrong is None):
+                torch.save({**content, "layers": [(names, kind, {**state, key: wrong})]}, path)
+                with pytest.raises(ValueError, match=f"bad (has been changed: in layer '0', {key} is|cannot be used)"):
+                    acl_qlinear.load_packed(model, path)
+        torch.save({**content, "layers": [(names, kind, {name: state[name] for name in state if name != key})]}, path)
+        with pytest.raises(ValueError, match="bad has been changed: in layer '0', it has"):
             acl_qlinear.load_packed(model, path)
     # Nothing runs that a file asks for.
     torch.save({"format": os.system}, path)
@@ -266,8 +353,19 @@ def test_models_that_cannot_be_saved(tmp_path):
         def get_extra_state(self):
             return {"a function": print}
 
+    class Derived(acl_qlinear.DynamicLinear):
+        pass
+
     layer = acl_qlinear.quantize(nn.Linear(8, 4))
+    derived, patched = copy.deepcopy(layer), copy.deepcopy(layer)
+    derived.__class__ = Derived
+    patched.forward = lambda x: x
     models = {
+        "layer 1 cannot be saved packed: it is a Derived, expected Linear, Dyn": nn.Sequential(layer, derived),
+        "layer 1 cannot be saved packed: its forward was replaced by another": nn.Sequential(layer, patched),
+        "1.weight is on the meta device, and has no values to save": nn.Sequential(
+            layer, on_meta(lambda: nn.Linear(4, 4))
+        ),
         "model has no int8 layer, expected one from": nn.Sequential(nn.Linear(8, 4)),
         r"layer layers\[0\] cannot be saved packed: it is kept in layers\[0\]": InList(layer),
         "layer 0 cannot be saved packed: it is on the meta device": nn.Sequential(copy.deepcopy(layer)).to("meta"),
@@ -283,6 +381,28 @@ def test_models_that_cannot_be_saved(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere"):
         acl_qlinear.save_packed(layer, tmp_path / "nowhere/model")
     assert os.listdir(tmp_path) == []
+
+
+def test_files_are_whole_or_what_they_were(tmp_path):
+    """On a full disk; where the path is a link, its target."""
+    model = acl_qlinear.quantize(nn.Sequential(nn.Linear(8, 4)))
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "target")
+    acl_qlinear.save_packed(model, link)
+    content = (tmp_path / "target").read_bytes()
+    assert link.is_symlink()
+    pid = os.fork()
+    if pid == 0:
+        # No file may be larger, as on a full disk.
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        try:
+            acl_qlinear.save_packed(model, link)
+        except OSError as error:
+            os._exit(not str(error).startswith(f"{link} cannot be written: "))
+        os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert (tmp_path / "target").read_bytes() == content and sorted(os.listdir(tmp_path)) == ["link", "target"]
 
 
 def megabytes(name):

@@ -396,6 +396,30 @@ def test_unexpected_errors_change_nothing():
         assert not any(layer._forward_pre_hooks for layer in model)
 
 
+def test_calibration_that_changes_the_model():
+    """What can no longer be replaced then is left, as what could not be before."""
+
+    def make_infinite(model):
+        model(torch.randn(3, 8))
+        model[1].weight.data[1, 2] = torch.inf
+        model[2].bias.data[0] = torch.nan
+        model[3] = nn.Identity()
+        del model[4]
+
+    model = nn.Sequential(*[nn.Linear(8, 8) for _ in range(5)])
+    with left(("1", r"weight\[1, 2\] is inf"), ("2", r"bias\[0\] is nan")):
+        acl_qlinear.quantize(model, make_infinite, inplace=True)
+    assert [type(layer) for layer in model] == [acl_qlinear.CalibratedLinear, nn.Linear, nn.Linear, nn.Identity]
+
+
+def test_attributes_called_as_methods_of_ours():
+    layer = nn.Linear(8, 8)
+    layer.activated = layer.packed_state = layer.extra_repr = "a user's"
+    layer.note = "kept"
+    ours = acl_qlinear.quantize(nn.Sequential(layer, nn.ReLU()), fuse=True)
+    assert ours[0].note == "kept" and (ours(torch.ones(1, 8)) >= 0).all() and "in_features=8" in repr(ours)
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_models_that_cannot_be_copied():
     model = nn.Sequential(nn.Linear(8, 8), nn.Sequential(weight_norm(nn.Conv1d(8, 8, 1))))
