@@ -9,7 +9,7 @@ import contextlib
 import copy
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from .conversion import replaced
 from .fusion import fuse_activations, is_fused
-from .inventory import attributes, is_linear, linear_layers, values_in
+from .inventory import attributes, linear_layers, values_in
 from .modules import CalibratedLinear, DynamicLinear, Linear, PackedLinear, without_layers
 from .ops import kernel_name
 from .sums import take_sums
@@ -103,22 +103,28 @@ def load_packed(model: nn.Module, path: str | os.PathLike[str]) -> nn.Module:
         ValueError: `path` is not such a file, or it is for another kind of CPU or another version; the model has
             another structure, or cannot be copied.
     """
+    # Raises TypeError, before anything is read.
     linear_layers(model)
     content = _read(Path(path))
     new = _structure_of(model)
-    _check_same_layers(new, {name for names, _, _ in content["layers"] for name in names}, path)
+    saved = {names: (kind, state) for names, kind, state in content["layers"]}
+    places = _places_of(saved, new, path)
     shared = _shared(new)
-    layers = [(names, _layer_for(new, names, kind, state, path)) for names, kind, state in content["layers"]]
-    new = replaced(new, layers)
+    layers = {names: _layer_for(places[names], names[0], *saved[names], path) for names in saved}
+    new = replaced(new, layers.items())
     try:
         with without_layers():
             new.load_state_dict(content["state"], assign=True)
     except RuntimeError as error:
         raise ValueError(f"{path} has another model than the given one: {error}") from error
+    modules = dict(new.named_modules(remove_duplicate=False))
     for name, value in content["buffers"].items():
-        _set_buffer(new, name, value, path)
+        owner, _, attribute = name.rpartition(".")
+        if owner not in modules or attribute not in modules[owner]._buffers:
+            raise ValueError(f"{path} has a buffer {name!r}, which model does not have: it is another model's")
+        modules[owner]._buffers[attribute] = value
     _share(shared)
-    _check_loaded(new, layers, content["state"] | content["buffers"], path)
+    _check_loaded(new, content["state"] | content["buffers"], path)
     take_sums(new)
     if content["is_fused"]:
         fuse_activations(new)
@@ -166,7 +172,11 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict) or content.get("format") != _FORMAT or content.keys() != types.keys():
         raise ValueError(expected)
     is_whole = all(isinstance(content[key], kind) for key, kind in types.items()) and all(
-        isinstance(layer, tuple) and [type(part) for part in layer] == [tuple, str, dict] and layer[1] in _KINDS
+        isinstance(layer, tuple)
+        and [type(part) for part in layer] == [tuple, str, dict]
+        and layer[0]
+        and all(isinstance(name, str) for name in layer[0])
+        and layer[1] in _KINDS
         for layer in content["layers"]
     )
     if not is_whole:
@@ -195,62 +205,57 @@ def _structure_of(model: nn.Module) -> nn.Module:
         raise ValueError(f"model cannot be copied, expected one as it was before saving: {error}") from error
 
 
-def _layer_for(model: nn.Module, names: Names, kind: str, state: dict[str, Any], path: Any) -> PackedLinear:
-    """A layer of the file, for its place in a model.
+def _places_of(saved: Iterable[Names], model: nn.Module, path: Any) -> dict[Names, nn.Module]:
+    """The layers of a model that are to become those of the file.
 
-    Raises ValueError where it cannot be used, or where the model has another one in its place.
+    Raises ValueError where it does not have them, has one in several places that the file has several for, or has one
+    as int8 that is float in the file.
     """
-    old: Any = None
-    for name in names:
-        try:
-            old = model.get_submodule(name)
-        except (AttributeError, RuntimeError):
-            old = None
-        if old is None or not is_linear(old):
-            raise ValueError(f"{path} has a linear layer {name!r}, which model does not have: it is another model's")
-        if "forward" in vars(old):
-            raise ValueError(f"model's layer {name!r} has another forward, expected the one of its class")
-    new = old
-    # What else there is in one of ours is to stay: buffers, submodules, hooks.
-    if type(old) is not _KINDS[kind]:
-        new = _KINDS[kind].__new__(_KINDS[kind])
-        nn.Module.__init__(new)
-    expected = (old.in_features, old.out_features)
-    try:
-        new.set_packed_state(state)
-    except ValueError as error:
-        raise ValueError(f"{path} has been changed: in layer {names[0]!r}, {error}") from error
-    try:
-        kernel_name(new.packed)
-    except (TypeError, ValueError) as error:
-        reason = str(error).partition("packed is not usable: ")[2] or str(error)
-        raise ValueError(
-            f"{path} cannot be used on this CPU, expected one that acl_qlinear.save_packed wrote on a CPU like it: "
-            f"in layer {names[0]!r}, {reason}"
-        ) from error
-    if (new.in_features, new.out_features) != expected:
-        sizes = (new.in_features, new.out_features)
-        raise ValueError(
-            f"{path} has K, N = {sizes} for layer {names[0]!r}, model has {expected}: it is another model's"
-        )
-    return new
-
-
-def _check_same_layers(model: nn.Module, names: set[str], path: Any) -> None:
-    for layer in linear_layers(model):
-        if isinstance(layer.module, PackedLinear) and names.isdisjoint(layer.names):
+    layers = linear_layers(model)
+    by_name = {name: layer for layer in layers if layer.place is None for name in layer.names}
+    for names in saved:
+        for name in names:
+            if name not in by_name:
+                raise ValueError(
+                    f"{path} has a linear layer {name!r}, which model does not have: it is another model's"
+                )
+            if not set(by_name[name].names) <= set(names):
+                raise ValueError(f"{path} has a layer {name!r} of its own, model shares it: it is another model's")
+    known = {name for names in saved for name in names}
+    for layer in layers:
+        if isinstance(layer.module, PackedLinear) and known.isdisjoint(layer.names):
             raise ValueError(
                 f"{path} has a float layer {layer.names[0]!r}, model has it as int8: expected the float model, or one "
                 "that was quantized in the same way"
             )
+    return {names: by_name[names[0]].module for names in saved}
 
 
-def _set_buffer(model: nn.Module, name: str, value: Tensor, path: Any) -> None:
-    owner, _, attribute = name.rpartition(".")
-    buffers = dict(model.named_modules(remove_duplicate=False)).get(owner, nn.Module())._buffers
-    if attribute not in buffers:
-        raise ValueError(f"{path} has a buffer {name!r}, which model does not have: it is another model's")
-    buffers[attribute] = value
+def _layer_for(place: Any, name: str, kind: str, state: dict[str, Any], path: Any) -> PackedLinear:
+    """A layer of the file, for the place of another one. Raises ValueError where it cannot be used, or not there."""
+    if "forward" in vars(place):
+        raise ValueError(f"model's layer {name!r} has another forward, expected the one of its class")
+    expected = (place.in_features, place.out_features)
+    # What else there is in one of ours is to stay: buffers, submodules, hooks.
+    layer = place
+    if type(place) is not _KINDS[kind]:
+        layer = _KINDS[kind].__new__(_KINDS[kind])
+        nn.Module.__init__(layer)
+    try:
+        layer.set_packed_state(state)
+    except ValueError as error:
+        raise ValueError(f"{path} has been changed: in layer {name!r}, {error}") from error
+    try:
+        kernel_name(layer.packed)
+    except (TypeError, ValueError) as error:
+        reason = str(error).partition("packed is not usable: ")[2] or str(error)
+        raise ValueError(
+            f"{path} cannot be used on this CPU, expected one that acl_qlinear.save_packed wrote on a CPU like it: "
+            f"in layer {name!r}, {reason}"
+        ) from error
+    if (sizes := (layer.in_features, layer.out_features)) != expected:
+        raise ValueError(f"{path} has K, N = {sizes} for layer {name!r}, model has {expected}: it is another model's")
+    return layer
 
 
 def _shared(model: nn.Module) -> list[list[Place]]:
@@ -272,16 +277,15 @@ def _share(groups: list[list[Place]]) -> None:
             names[name] = value
 
 
-def _check_loaded(model: nn.Module, layers: list[tuple[Names, PackedLinear]], state: dict[str, Any], path: Any) -> None:
+def _check_loaded(model: nn.Module, state: dict[str, Any], path: Any) -> None:
     """Raises ValueError where a model is not what was saved, since it shares what the file has apart, or has more."""
-    for names, layer in layers:
-        for name in names:
-            if model.get_submodule(name) is not layer:
-                raise ValueError(f"{path} has a layer {name!r} of its own, model shares it: it is another model's")
     tensors = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
     for name, value in tensors:
         saved = state.get(name)
-        if isinstance(saved, Tensor) and saved.numel() and value.data_ptr() != saved.data_ptr():
+        # Those that PyTorch's state_dict has as they are.
+        if type(saved) is not Tensor or saved.layout != torch.strided or not saved.numel():
+            continue
+        if value.data_ptr() != saved.data_ptr():
             raise ValueError(f"{path} has values of its own for {name!r}, model shares them: it is another model's")
     of_attributes = [
         found

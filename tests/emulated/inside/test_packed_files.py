@@ -226,7 +226,11 @@ def test_models_that_share_otherwise_are_refused(tmp_path):
         def forward(self, x):
             return self.fc(self.a(x[0, :3].long().abs()) - 2 * self.b(x[0, :3].long().abs()))
 
-    for make in (lambda share: blocks(2, share), Tied):
+    def layers(share):
+        fc = nn.Linear(8, 8)
+        return nn.Sequential(fc, fc if share else nn.Linear(8, 8))
+
+    for make in (lambda share: blocks(2, share), layers, Tied):
         shared, apart = (acl_qlinear.quantize(make(share)) for share in (True, False))
         path = saved(apart, tmp_path)
         for structure in (shared, make(True), on_meta(lambda make=make: make(True))):
