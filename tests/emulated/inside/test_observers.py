@@ -83,7 +83,7 @@ def error_of(x: np.ndarray, low: float, high: float) -> float:
 @pytest.mark.parametrize("kind", KINDS)
 def test_mean_squared_error(kind):
     for seed in range(2):
-        inputs = batches(seed, kind, 5.0, count=250)
+        inputs = batches(seed, kind, 5.0, count=256)
         x = torch.cat(inputs).flatten().double().numpy()
         low, high = observed(MeanSquaredError(), inputs)
         parts = np.arange(1, 33) / 32
