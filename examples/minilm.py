@@ -7,6 +7,7 @@ counter plugin, modelled Neoverse V1 cycles.
 """
 
 import argparse
+import copy
 import importlib.util
 import io
 import itertools
@@ -99,30 +100,25 @@ def calibrate(model: nn.Module) -> None:
         model.encode(sentence)
 
 
-def pytorch() -> nn.Module:
-    return tq.quantize_dynamic(load(), {nn.Linear}, dtype=torch.qint8)
-
-
-def torchao() -> nn.Module:
+def torchao(model: nn.Module) -> nn.Module:
     from torchao.quantization import Int8DynamicActivationInt8WeightConfig, quantize_
 
-    model = load()
+    model = copy.deepcopy(model)
     quantize_(model, Int8DynamicActivationInt8WeightConfig(version=2))
     return model
 
 
-def ways() -> dict[str, Callable[[], nn.Module]]:
-    """Each makes the model in another way."""
-    found = {"fp32": load, "PyTorch dynamic": pytorch}
-    if importlib.util.find_spec("torchao"):
-        found["torchao dynamic"] = torchao
-    return found | {
-        "acl_qlinear dynamic": lambda: acl_qlinear.quantize(load()),
-        "acl_qlinear per token": lambda: acl_qlinear.quantize(load(), granularity="row"),
-        "acl_qlinear fused": lambda: acl_qlinear.quantize(load(), granularity="row", fuse=True),
-        "acl_qlinear static": lambda: acl_qlinear.quantize(load(), calibrate),
-        "acl_qlinear smoothed": lambda: acl_qlinear.quantize(load(), calibrate, smooth=0.7),
-    }
+# Each makes another model of the float one.
+WAYS: dict[str, Callable[[nn.Module], nn.Module]] = {
+    "fp32": lambda model: model,
+    "PyTorch dynamic": lambda model: tq.quantize_dynamic(model, {nn.Linear}, dtype=torch.qint8),
+    **({"torchao dynamic": torchao} if importlib.util.find_spec("torchao") else {}),
+    "acl_qlinear dynamic": acl_qlinear.quantize,
+    "acl_qlinear per token": lambda model: acl_qlinear.quantize(model, granularity="row"),
+    "acl_qlinear fused": lambda model: acl_qlinear.quantize(model, granularity="row", fuse=True),
+    "acl_qlinear static": lambda model: acl_qlinear.quantize(model, calibrate),
+    "acl_qlinear smoothed": lambda model: acl_qlinear.quantize(model, calibrate, smooth=0.7),
+}
 
 
 def embeddings(model: nn.Module) -> torch.Tensor:
@@ -196,7 +192,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--counters", type=Path, help="file that the counter plugin writes to")
     parser.add_argument("--tokens", type=int, nargs="+", default=[8, 32, 128], help="lengths of the texts to measure")
-    parser.add_argument("--ways", nargs="+", choices=ways(), default=list(ways()), help="default: all; fp32 is added")
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS), help="default: all; fp32 is added")
     parser.add_argument("--json", type=Path, help="also write the results here")
     parser.add_argument("--png", type=Path, help="also draw them here")
     options = parser.parse_args()
@@ -208,10 +204,11 @@ def main() -> None:
     print(f"{'':22}{'mean cosine':>12}{'worst':>8}{'ranks':>8}{'MB':>6}{heading}")
     results: dict[str, Any] = {}
     expected = torch.empty(0)
-    for name, make in ways().items():
+    float_model = load()
+    for name, make in WAYS.items():
         if name not in ("fp32", *options.ways):
             continue
-        model = make()
+        model = make(float_model)
         with torch.no_grad():
             vectors = embeddings(model)
             expected = vectors if name == "fp32" else expected
