@@ -150,8 +150,7 @@ def smoothing(largest: Tensor, weight: Tensor, strength: float) -> Tensor:
         weight: [N, K].
         strength: a.
     """
-    low, high = weight.detach().aminmax(dim=0)
-    of_weight = torch.maximum(-low, high).float()
+    of_weight = largest_magnitudes(weight.detach(), 0).float()
     # A larger weight could leave float32, divided by the smallest pre-scale.
     is_used = (largest > 0) & (of_weight > 0) & (of_weight < 2.0**100) & largest.isfinite()
     if not is_used.any():
@@ -160,6 +159,12 @@ def smoothing(largest: Tensor, weight: Tensor, strength: float) -> Tensor:
     pre_scale = torch.ones_like(largest)
     pre_scale[is_used] = (logarithms.mean() - logarithms).clamp(min=-14, max=0).exp().float()
     return pre_scale
+
+
+def largest_magnitudes(x: Tensor, dim: int) -> Tensor:
+    """x.abs().amax(dim), without a second x in memory."""
+    low, high = x.aminmax(dim=dim)
+    return torch.maximum(-low, high)
 
 
 class _Largest:
@@ -174,7 +179,7 @@ class _Largest:
     @plain_defaults()
     def see(self, x: Tensor) -> None:
         if x.numel():
-            largest = x.detach().float().abs().reshape(-1, x.shape[-1]).amax(0)
+            largest = largest_magnitudes(x.detach().float().reshape(-1, x.shape[-1]), 0)
             self.values = largest if self.values is None else torch.maximum(self.values, largest)
 
 

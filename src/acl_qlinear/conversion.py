@@ -15,7 +15,7 @@ from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from ._defaults import plain_defaults
 from ._libraries import Library
-from .calibration import Input, check_observer, observe
+from .calibration import Input, check_observer, largest_magnitudes, observe
 from .fusion import fuse_activations
 from .inventory import Layer, Types, float32_bias, library_of, linear_layers, obstacle
 from .modules import OF_TORCH, CalibratedLinear, DynamicLinear, PackedLinear, qint8_weight
@@ -222,7 +222,7 @@ def quantized_weight(weight: Tensor, per_channel: bool, pre_scale: Tensor | None
         for part in weight.detach().split(rows):
             yield part.float() if pre_scale is None else part.float() / pre_scale
 
-    largest = torch.cat([torch.maximum(-low, high) for low, high in (part.aminmax(dim=1) for part in parts())])
+    largest = torch.cat([largest_magnitudes(part, 1) for part in parts()])
     scale = ((largest if per_channel else largest.amax(0, keepdim=True)) / 127.5).clamp(min=torch.finfo().eps)
     zero_point = torch.zeros(len(scale), dtype=torch.int64)
     if per_channel:

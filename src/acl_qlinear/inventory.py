@@ -83,7 +83,7 @@ def obstacle(layer: Layer, types: Types = ()) -> str | None:
     if layer.is_compiled:
         return _COMPILED
     if layer.place is not None:
-        return f"kept in {layer.place}, which is not a submodule: use nn.ModuleList or nn.ModuleDict"
+        return kept_in(layer.place)
     library = library_of(module)
     if "forward" in vars(module) and not (library and library.has(_defining_module(module.forward))):
         return "its forward was replaced by another function: quantize before that"
@@ -96,6 +96,11 @@ def obstacle(layer: Layer, types: Types = ()) -> str | None:
     if any(type(module) in known for known in OF_TORCH.values()):
         return _of_quantized(module)
     return _OTHER
+
+
+def kept_in(place: str) -> str:
+    """What is wrong with a layer that is kept in a place of its own."""
+    return f"kept in {place}, which is not a submodule: use nn.ModuleList or nn.ModuleDict"
 
 
 def library_of(module: nn.Module) -> Library | None:

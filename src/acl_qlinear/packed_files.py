@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from .conversion import replaced
 from .fusion import fuse_activations, is_fused
-from .inventory import attributes, linear_layers, values_in
+from .inventory import attributes, kept_in, linear_layers, values_in
 from .modules import CalibratedLinear, DynamicLinear, Linear, PackedLinear, without_layers
 from .ops import kernel_name
 from .sums import take_sums
@@ -57,7 +57,7 @@ def save_packed(model: nn.Module, path: str | os.PathLike[str]) -> None:
         raise ValueError("model has no int8 layer, expected one from acl_qlinear.quantize or acl_qlinear.convert")
     with without_layers():
         state = dict(model.state_dict())
-    buffers = dict(_buffers_without_state(model))
+    buffers = {name: value for name, value in model.named_buffers(remove_duplicate=False) if name not in state}
     for name, value in (state | buffers).items():
         if isinstance(value, Tensor) and value.is_meta:
             raise ValueError(f"{name} is on the meta device, and has no values to save")
@@ -135,20 +135,12 @@ def _obstacle(layer: PackedLinear, is_compiled: bool, place: str | None) -> str 
     if is_compiled:
         return "it is below a compiled module: save before torch.compile"
     if place is not None:
-        return f"it is kept in {place}, which is not a submodule: use nn.ModuleList or nn.ModuleDict"
+        return f"it is {kept_in(place)}"
     if type(layer) not in _KINDS.values():
         return f"it is a {type(layer).__name__}, expected {', '.join(_KINDS)}"
     if "forward" in vars(layer):
         return "its forward was replaced by another function"
     return "it is on the meta device, and has no values" if layer.packed.is_meta else None
-
-
-def _buffers_without_state(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """The buffers that no state_dict has."""
-    for name, module in model.named_modules(remove_duplicate=False):
-        for attribute in module._non_persistent_buffers_set:
-            if (value := module._buffers.get(attribute)) is not None:
-                yield f"{name}.{attribute}" if name else attribute, value
 
 
 @contextlib.contextmanager

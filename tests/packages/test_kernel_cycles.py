@@ -2,12 +2,12 @@
 """A second opinion on the kernels: llvm-mca's models of the cores, asked about the object code in the packages."""
 
 import re
-import subprocess
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
 import pytest
+from aclpkg.base.processes import run
 
 from .test_contents import libraries
 
@@ -36,16 +36,10 @@ FEATURES = "+sve,+dotprod,+i8mm"
 Instructions = list[tuple[int, str]]
 
 
-def output(*words: str | Path, given: str | None = None) -> str:
-    done = subprocess.run(words, input=given, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[:2000]
-    return done.stdout
-
-
 def disassembled(library: Path, kernel: str) -> Instructions:
     """The addresses and the text of a kernel's instructions."""
     pattern = rf"^(\w+) .* F \.text\s+(\w+) \w*\d{SYMBOLS.get(kernel, kernel + 'E')}\w*PKaS\d_Pi+$"
-    ((start, size),) = re.findall(pattern, output("llvm-objdump-19", "-t", library), re.MULTILINE)
+    ((start, size),) = re.findall(pattern, run(["llvm-objdump-19", "-t", library]), re.MULTILINE)
     start, size = int(start, 16), int(size, 16)
     # By addresses, since ACL's assembly has symbols within its functions.
     options = [
@@ -54,7 +48,7 @@ def disassembled(library: Path, kernel: str) -> Instructions:
         f"--start-address={start}",
         f"--stop-address={start + size}",
     ]
-    text = output("llvm-objdump-19", "-d", *options, library)
+    text = run(["llvm-objdump-19", "-d", *options, library])
     codes = [(int(address, 16), code.strip()) for address, code in re.findall(r"^ *(\w+):\s+(.*)$", text, re.MULTILINE)]
     return [(address, decoded(code[-10:]) if ".word" in code else code) for address, code in codes]
 
@@ -64,7 +58,7 @@ def decoded(word: str) -> str:
     """An instruction that ACL's assembly has as a number."""
     given = " ".join(hex(byte) for byte in int(word, 16).to_bytes(4, "little"))
     words = ["llvm-mc-19", "--disassemble", "--triple=aarch64", f"--mattr={FEATURES}"]
-    return output(*words, given=given).splitlines()[-1].strip()
+    return run(words, input=given).splitlines()[-1].strip()
 
 
 def hottest_loop(instructions: Instructions, multiply: str) -> list[str]:
@@ -95,7 +89,7 @@ def cycles(loop: list[str], core: str) -> float | None:
         return None
     turns = 1000
     words = ["llvm-mca-19", "-mtriple=aarch64", f"-mcpu={core}", f"-mattr={FEATURES}", f"-iterations={turns}"]
-    found = re.search(r"^Total Cycles: +(\d+)$", output(*words, given=text), re.MULTILINE)
+    found = re.search(r"^Total Cycles: +(\d+)$", run(words, input=text), re.MULTILINE)
     assert found
     return int(found[1]) / turns
 

@@ -2,6 +2,8 @@
 """Cases for the tests of this folder, and their comparison with acl_qlinear.reference."""
 
 import contextlib
+import ctypes
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -127,6 +129,30 @@ class Case:
             difference = np.where(is_beyond & (y_type == "f16"), 0, np.abs(result - expected))
             tolerance = self.tolerance(y_type, options.get("negative_slope", 0.01))
             assert (difference <= tolerance).all(), (difference / tolerance).max()
+
+
+def refusals_with_short_vectors(call: Callable[[], Any]) -> tuple[list[str], int | None]:
+    """The ValueError of a call where SVE's vectors have 16 bytes; and how many they have, where these are more.
+
+    In a thread of its own, since each has its length.
+    """
+    get_length, set_length = 51, 50  # PR_SVE_GET_VL, PR_SVE_SET_VL in linux/prctl.h
+    prctl = ctypes.CDLL(None).prctl
+    messages = []
+
+    def work() -> None:
+        prctl(set_length, 16)
+        try:
+            call()
+        except ValueError as error:
+            messages.append(str(error))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    length = prctl(get_length)
+    # Without SVE, or with vectors of 128 bits, there is nothing to change.
+    return messages, length & 0xFFFF if length > 0 and length & 0xFFFF > 16 else None
 
 
 @contextlib.contextmanager
