@@ -224,7 +224,8 @@ def run_short_set(run_in: Run, tmp_path: Path) -> Callable[..., None]:
     """run_short_set(python, option…, NAME=value…): tests by a Python, its path; not PT2E's, which take torchao."""
 
     def run_tests(python: Path, *options: str, root: Path | None = None, **variables: str) -> None:
-        _, *words = inside_command(*options, files=["test_operators.py", "test_models.py", "test_processes.py"])
+        files = ["test_operators.py", "test_models.py", "test_packed_files.py", "test_processes.py"]
+        _, *words = inside_command(*options, files=files)
         exchange = {"EXCHANGE": str(tmp_path), "EXCHANGE_AS": "wheel.pt"}
         printed_by_passing_tests(run_in(tmp_path, [python, *words], CPU, root=root, **exchange, **variables))
 

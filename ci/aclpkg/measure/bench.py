@@ -2,7 +2,6 @@
 """Everything that is promised about speed and memory, measured, and whether it is kept."""
 
 import json
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -95,22 +94,6 @@ def measure_preset(
     report, printed = run_bench(home, CPU, "--preset", preset, "--png", f"{files}.png", *options)
     Path(f"{files}.json").write_text(json.dumps(report, indent=2) + "\n")
     return report, printed
-
-
-def speed_limits(home: Path, report: Report) -> list[dict[str, Any]]:
-    """What the package in `home` promises about a report's preset, and how it is kept."""
-    program = (
-        "import json, sys; from acl_qlinear.bench import speed_limits\n"
-        "results = speed_limits.results(json.load(open(sys.argv[1])))\n"
-        "print(json.dumps([{**r.__dict__, 'kept': r.kept} for r in results]))"
-    )
-    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
-        json.dump(report, file)
-        file.flush()
-        done = emulator.run_program(home, ["python", "-c", program, file.name], CPU)
-    if done.returncode:
-        raise CiError(f"the promises cannot be read in {home}:\n{done.stderr[-2000:]}")
-    return json.loads(done.stdout)
 
 
 def case_costs(report: Report) -> dict[str, float]:

@@ -199,7 +199,7 @@ def show(result: report.Report, console: Console, options: argparse.Namespace) -
         means = ", ".join(f"{kind} {mean:.3f}" for kind, mean in report.geometric_means(result).items())
         console.print(f"geometric means of acl/torch: {means}")
     if options.json:
-        write(options.json, result)
+        write(options.json, {**result, "promises": [{**vars(r), "kept": r.kept} for r in speed_limits.results(result)]})
     if options.png:
         plot.save(result, options.png)
 
