@@ -26,6 +26,10 @@ _linear = torch.ops.acl_qlinear.linear
 _linear_static = torch.ops.acl_qlinear.linear_static
 _linear_dynamic = torch.ops.acl_qlinear.linear_dynamic
 _linear_dynamic_row = torch.ops.acl_qlinear.linear_dynamic_row
+# The same without an activation function.
+_linear_static_alone = torch.ops.acl_qlinear.linear_static_alone
+_linear_dynamic_alone = torch.ops.acl_qlinear.linear_dynamic_alone
+_linear_dynamic_row_alone = torch.ops.acl_qlinear.linear_dynamic_row_alone
 
 # A state_dict holds an index into this: names are only ever added, at the end.
 _ACTIVATIONS = ("none", "relu", "leaky_relu", "tanh", "gelu", "gelu_tanh", "silu")
@@ -505,8 +509,8 @@ class DynamicLinear(PackedLinear):
         if self.activation != "none":
             return self._activated(input, self.activation, self.negative_slope)
         if self.granularity == "row":
-            return _linear_dynamic_row(input, self.packed, self.symmetric, self.narrow_range)
-        return _linear_dynamic(input, self.packed, self.reduce_range)
+            return _linear_dynamic_row_alone(input, self.packed, self.symmetric, self.narrow_range)
+        return _linear_dynamic_alone(input, self.packed, self.reduce_range)
 
     def _activated(self, input: Tensor, activation: str, negative_slope: float) -> Tensor:
         """As `forward`, with another activation function."""
@@ -563,7 +567,7 @@ class CalibratedLinear(PackedLinear):
         """
         if self.activation != "none":
             return self._activated(input, self.activation, self.negative_slope)
-        return _linear_static(input, self.packed, self.x_scale, self.x_zero_point)
+        return _linear_static_alone(input, self.packed, self.x_scale, self.x_zero_point)
 
     def _activated(self, input: Tensor, activation: str, negative_slope: float) -> Tensor:
         """As `forward`, with another activation function."""

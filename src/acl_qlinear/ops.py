@@ -465,6 +465,14 @@ def _(
     return _like(x, packed, output_dtype or x.dtype)
 
 
+def _like_x(x: Tensor, packed: Tensor, *quantization: float) -> Tensor:
+    return _like(x, packed, x.dtype)
+
+
+for _operator in ("linear_static_alone", "linear_dynamic_alone", "linear_dynamic_row_alone"):
+    torch.library.register_fake(f"acl_qlinear::{_operator}", _like_x)
+
+
 @torch.library.register_fake("acl_qlinear::add")
 def _(a: Tensor, b: Tensor, output_scale: float, output_zero_point: int, relu: bool = False) -> Tensor:
     _check_devices(a=a, b=b)

@@ -53,7 +53,7 @@ class Result:
 
     @property
     def kept(self) -> bool:
-        return self.value <= self.at_most
+        return bool(self.value <= self.at_most)
 
 
 def _weights(kind: str) -> str:

@@ -149,16 +149,17 @@ void check_no_internal_overlap(const char* op, const Tensor& out) {
     }
 }
 
+constexpr const char* kStatic = "acl_qlinear::linear_static: ";
 constexpr const char* kDynamic = "acl_qlinear::linear_dynamic: ";
+constexpr PostOp kNoActivation{Activation::none, 0};
 
 // A call for a float x whose quantization is still to be chosen, and the type of its output.
 std::pair<Call, ScalarType> float_call(const char* op, const Tensor& x, const Tensor& packed,
-                                       std::optional<ScalarType> output_dtype, const ActivationArguments& activation) {
+                                       std::optional<ScalarType> output_dtype, const PostOp& post) {
     CHECK_TYPE(is_float(x.scalar_type()) && is_plain_cpu(x), op, "x is ", describe(x),
                ", expected a float32, bfloat16 or float16 CPU tensor");
     const auto type = output_dtype.value_or(x.scalar_type());
     CHECK_TYPE(is_float(type), op, "output_dtype is ", type, ", expected float32, bfloat16 or float16");
-    const PostOp post = checked_activation(op, activation);
     const PackedWeight weight = checked_weight(op, packed);
     check_columns(op, x, weight);
     return {Call{op, x.contiguous(), dtype_of(op, "x", x.scalar_type()), {}, weight, post}, type};
@@ -187,6 +188,37 @@ Tensor run_float(const Call& call, ScalarType type) {
     Tensor y = host::empty(call.output_sizes(), type);
     run(call, y, dtype_of(call.op, "output_dtype", type), {});
     return y;
+}
+
+Tensor run_static(const Tensor& x, const Tensor& packed, const QuantizationArguments& input, const PostOp& post) {
+    auto [call, type] = float_call(kStatic, x, packed, std::nullopt, post);
+    call.input = checked_quantization(call.op, "x", input, call.x_type);
+    return run_float(call, type);
+}
+
+Tensor run_dynamic(const Tensor& x, const Tensor& packed, bool reduce_range, std::optional<ScalarType> output_dtype,
+                   const PostOp& post) {
+    auto [call, type] = float_call(kDynamic, x, packed, output_dtype, post);
+    const Range range = range_of_all(call);
+    // PyTorch's own words.
+    CHECK_RUNTIME(range.lowest <= range.highest,
+                  "In ChooseQuantizationParams, min should be less than or equal to max");
+    const Quantization chosen = choose_quantization(range, reduce_range);
+    call.input = {chosen.scale, signed_zero_point(DType::u8, chosen.zero_point)};
+    return run_float(call, type);
+}
+
+PerRow checked_per_row(bool symmetric, bool narrow_range) {
+    CHECK_VALUE(symmetric || !narrow_range, kDynamic, "narrow_range is True, expected False where symmetric is");
+    const PerRow around_0 = narrow_range ? PerRow::narrow : PerRow::symmetric;
+    return symmetric ? around_0 : PerRow::asymmetric;
+}
+
+Tensor run_dynamic_row(const Tensor& x, const Tensor& packed, PerRow per_row, std::optional<ScalarType> output_dtype,
+                       const PostOp& post) {
+    auto [call, type] = float_call(kDynamic, x, packed, output_dtype, post);
+    call.per_row = per_row;
+    return run_float(call, type);
 }
 
 } // namespace
@@ -258,31 +290,32 @@ void linear_int8_out(const Tensor& x, double x_scale, int64_t x_zero_point, cons
 
 Tensor linear_static(const Tensor& x, const Tensor& packed, double x_scale, int64_t x_zero_point, Text activation,
                      double negative_slope) {
-    auto [call, type] =
-        float_call("acl_qlinear::linear_static: ", x, packed, std::nullopt, {activation, negative_slope});
-    call.input = checked_quantization(call.op, "x", {x_scale, x_zero_point}, call.x_type);
-    return run_float(call, type);
+    const PostOp post = checked_activation(kStatic, {activation, negative_slope});
+    return run_static(x, packed, {x_scale, x_zero_point}, post);
+}
+
+Tensor linear_static_alone(const Tensor& x, const Tensor& packed, double x_scale, int64_t x_zero_point) {
+    return run_static(x, packed, {x_scale, x_zero_point}, kNoActivation);
 }
 
 Tensor linear_dynamic(const Tensor& x, const Tensor& packed, bool reduce_range, std::optional<ScalarType> output_dtype,
                       Text activation, double negative_slope) {
-    auto [call, type] = float_call(kDynamic, x, packed, output_dtype, {activation, negative_slope});
-    const Range range = range_of_all(call);
-    // PyTorch's own words.
-    CHECK_RUNTIME(range.lowest <= range.highest,
-                  "In ChooseQuantizationParams, min should be less than or equal to max");
-    const Quantization chosen = choose_quantization(range, reduce_range);
-    call.input = {chosen.scale, signed_zero_point(DType::u8, chosen.zero_point)};
-    return run_float(call, type);
+    const PostOp post = checked_activation(kDynamic, {activation, negative_slope});
+    return run_dynamic(x, packed, reduce_range, output_dtype, post);
+}
+
+Tensor linear_dynamic_alone(const Tensor& x, const Tensor& packed, bool reduce_range) {
+    return run_dynamic(x, packed, reduce_range, std::nullopt, kNoActivation);
 }
 
 Tensor linear_dynamic_row(const Tensor& x, const Tensor& packed, bool symmetric, bool narrow_range,
                           std::optional<ScalarType> output_dtype, Text activation, double negative_slope) {
-    auto [call, type] = float_call(kDynamic, x, packed, output_dtype, {activation, negative_slope});
-    CHECK_VALUE(symmetric || !narrow_range, call.op, "narrow_range is True, expected False where symmetric is");
-    const PerRow around_0 = narrow_range ? PerRow::narrow : PerRow::symmetric;
-    call.per_row = symmetric ? around_0 : PerRow::asymmetric;
-    return run_float(call, type);
+    const PostOp post = checked_activation(kDynamic, {activation, negative_slope});
+    return run_dynamic_row(x, packed, checked_per_row(symmetric, narrow_range), output_dtype, post);
+}
+
+Tensor linear_dynamic_row_alone(const Tensor& x, const Tensor& packed, bool symmetric, bool narrow_range) {
+    return run_dynamic_row(x, packed, checked_per_row(symmetric, narrow_range), std::nullopt, kNoActivation);
 }
 
 Quantization checked_quantization(const char* op, const char* name, const QuantizationArguments& given, DType type) {

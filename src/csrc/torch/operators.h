@@ -44,6 +44,12 @@ Tensor linear_dynamic(const Tensor& x, const Tensor& packed, bool reduce_range, 
 Tensor linear_dynamic_row(const Tensor& x, const Tensor& packed, bool symmetric, bool narrow_range,
                           std::optional<ScalarType> output_dtype, Text activation, double negative_slope);
 
+// What a layer without an activation function calls: every argument costs, and inductor's C++ wrapper would call an
+// operator with a string through Python.
+Tensor linear_static_alone(const Tensor& x, const Tensor& packed, double x_scale, int64_t x_zero_point);
+Tensor linear_dynamic_alone(const Tensor& x, const Tensor& packed, bool reduce_range);
+Tensor linear_dynamic_row_alone(const Tensor& x, const Tensor& packed, bool symmetric, bool narrow_range);
+
 Tensor add(const Tensor& a, const Tensor& b, double output_scale, int64_t output_zero_point, bool relu);
 
 // torch.ops.quantized.add and add_relu, by `add` where it does the same.
@@ -75,6 +81,9 @@ constexpr const char* schemas[] = {
     "str activation=\"none\", float negative_slope=0.01) -> Tensor",
     "linear_dynamic_row(Tensor x, Tensor packed, bool symmetric=False, bool narrow_range=False, "
     "ScalarType? output_dtype=None, str activation=\"none\", float negative_slope=0.01) -> Tensor",
+    "linear_static_alone(Tensor x, Tensor packed, float x_scale, int x_zero_point) -> Tensor",
+    "linear_dynamic_alone(Tensor x, Tensor packed, bool reduce_range) -> Tensor",
+    "linear_dynamic_row_alone(Tensor x, Tensor packed, bool symmetric, bool narrow_range) -> Tensor",
     "add(Tensor a, Tensor b, float output_scale, int output_zero_point, bool relu=False) -> Tensor",
     "quantized_add(Tensor qa, Tensor qb, float scale, int zero_point) -> Tensor",
     "quantized_add_relu(Tensor qa, Tensor qb, float scale, int zero_point) -> Tensor",
@@ -95,6 +104,9 @@ template <typename Implement> void implement_all(Implement&& implement) {
     implement.template add<linear_static>("linear_static");
     implement.template add<linear_dynamic>("linear_dynamic");
     implement.template add<linear_dynamic_row>("linear_dynamic_row");
+    implement.template add<linear_static_alone>("linear_static_alone");
+    implement.template add<linear_dynamic_alone>("linear_dynamic_alone");
+    implement.template add<linear_dynamic_row_alone>("linear_dynamic_row_alone");
     implement.template add<operators::add>("add");
     implement.template add<quantized_add>("quantized_add");
     implement.template add<quantized_add_relu>("quantized_add_relu");

@@ -5,6 +5,7 @@ import pytest
 import torch
 import torch._inductor.config
 from torch import nn
+from torch._inductor.utils import run_and_get_cpp_code
 from transformers import BertConfig, BertModel
 
 import acl_qlinear
@@ -45,6 +46,21 @@ def test_layers_alone_are_the_same(options, dtype):
     with torch._dynamo.config.patch(error_on_recompile=True):
         for rows in (x, x[:, :4].contiguous(), torch.randn(3, 7, 40, dtype=dtype)):
             assert torch.equal(compiled(rows), ours(rows))
+
+
+def test_cpp_wrapper_calls_the_operators_itself():
+    """Not through Python, which it does for operators with strings: ten times the cost of a small layer."""
+    torch.manual_seed(0)
+    layers = [nn.Linear(40, 24).eval(), nn.Linear(24, 24).eval(), nn.Linear(24, 17).eval()]
+    ways = [{}, {"granularity": "row"}, {"calibrate": lambda layer: layer(torch.randn(9, 24))}]
+    ours = nn.Sequential(
+        *(acl_qlinear.quantize(nn.Sequential(one), **way) for one, way in zip(layers, ways, strict=True))
+    )
+    compiled = torch.compile(ours, fullgraph=True, options={"cpp_wrapper": True})
+    with torch.no_grad():
+        y, code = run_and_get_cpp_code(compiled, X)
+        assert torch.equal(y, ours(X))
+    assert code.count('aoti_torch_call_dispatcher("acl_qlinear::') == 3 and "custom_op_wrapper" not in code
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,9 @@ def calls():
                 yield OPS.linear_static.default, (rows, case.packed, 0.1, 3, "gelu"), ALL
                 yield OPS.linear_dynamic.default, (rows, case.packed, True, torch.bfloat16, "relu"), ALL
                 yield OPS.linear_dynamic_row.default, (rows, case.packed, True, False, torch.bfloat16, "relu"), ALL
+                yield OPS.linear_static_alone.default, (rows, case.packed, 0.1, 3), ALL
+                yield OPS.linear_dynamic_alone.default, (rows, case.packed, True), ALL
+                yield OPS.linear_dynamic_row_alone.default, (rows, case.packed, True, False), ALL
     yield OPS.forbid_fallback.default, (False,), ALL
     yield OPS.fallback_calls.default, (), ALL
     yield OPS.prepack.default, (torch_weight(case.weight), case.torch_bias), OF_QUANTIZED_TENSORS

@@ -78,6 +78,18 @@ struct LinearDynamicRow {
     static constexpr auto function = linear_dynamic_row;
     static constexpr const char *op = "acl_qlinear::linear_dynamic_row", *name = LinearDynamic::name;
 };
+struct LinearStaticAlone {
+    static constexpr auto function = linear_static_alone;
+    static constexpr const char *op = "acl_qlinear::linear_static_alone", *name = LinearStatic::name;
+};
+struct LinearDynamicAlone {
+    static constexpr auto function = linear_dynamic_alone;
+    static constexpr const char *op = "acl_qlinear::linear_dynamic_alone", *name = LinearDynamic::name;
+};
+struct LinearDynamicRowAlone {
+    static constexpr auto function = linear_dynamic_row_alone;
+    static constexpr const char *op = "acl_qlinear::linear_dynamic_row_alone", *name = LinearDynamic::name;
+};
 
 template <typename Operator, typename Signature = std::remove_pointer_t<decltype(Operator::function)>>
 struct WithoutGradient;
@@ -118,6 +130,9 @@ void implement_autograd(torch::Library& m) {
     m.impl("linear_static", WithoutGradient<LinearStatic>::call);
     m.impl("linear_dynamic", WithoutGradient<LinearDynamic>::call);
     m.impl("linear_dynamic_row", WithoutGradient<LinearDynamicRow>::call);
+    m.impl("linear_static_alone", WithoutGradient<LinearStaticAlone>::call);
+    m.impl("linear_dynamic_alone", WithoutGradient<LinearDynamicAlone>::call);
+    m.impl("linear_dynamic_row_alone", WithoutGradient<LinearDynamicRowAlone>::call);
 }
 
 } // namespace acl_qlinear::operators
