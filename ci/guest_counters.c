@@ -7,8 +7,8 @@
  * the call itself returns ENOSYS) gets the counts appended to the file named by
  * the plugin argument out=PATH, as one line with, for each thread that there
  * has been, "instructions cycles24 cycles24", of model 1 and of model 2. Counting
- * begins with the first such call: code that counts takes twice as long, and what
- * comes before, importing PyTorch above all, is not measured.
+ * begins with the first such call: what comes before, importing PyTorch above all,
+ * is not measured, and would take longer to translate.
  *
  * With hotspots=PATH, where the guest has been is appended to that file on every
  * such call, which slows it down and counts threads together: one line for each

@@ -61,57 +61,38 @@ decltype(auto) call_below(const c10::TypedOperatorHandle<Signature>& op, c10::Di
     return op.redispatch(keys & c10::after_ADInplaceOrView_keyset, std::forward<Arguments>(arguments)...);
 }
 
-// Operators whose first argument is the only one that may require a gradient. op: the name; name: what errors say.
-struct LinearInt8 {
-    static constexpr auto function = linear_int8;
-    static constexpr const char *op = "acl_qlinear::linear_int8", *name = op;
-};
-struct LinearStatic {
-    static constexpr auto function = linear_static;
-    static constexpr const char *op = "acl_qlinear::linear_static", *name = op;
-};
-struct LinearDynamic {
-    static constexpr auto function = linear_dynamic;
-    static constexpr const char *op = "acl_qlinear::linear_dynamic", *name = op;
-};
-struct LinearDynamicRow {
-    static constexpr auto function = linear_dynamic_row;
-    static constexpr const char *op = "acl_qlinear::linear_dynamic_row", *name = LinearDynamic::name;
-};
-struct LinearStaticAlone {
-    static constexpr auto function = linear_static_alone;
-    static constexpr const char *op = "acl_qlinear::linear_static_alone", *name = LinearStatic::name;
-};
-struct LinearDynamicAlone {
-    static constexpr auto function = linear_dynamic_alone;
-    static constexpr const char *op = "acl_qlinear::linear_dynamic_alone", *name = LinearDynamic::name;
-};
-struct LinearDynamicRowAlone {
-    static constexpr auto function = linear_dynamic_row_alone;
-    static constexpr const char *op = "acl_qlinear::linear_dynamic_row_alone", *name = LinearDynamic::name;
-};
+constexpr char kInt8[] = "acl_qlinear::linear_int8", kInt8Out[] = "acl_qlinear::linear_int8_out";
+constexpr char kStatic[] = "acl_qlinear::linear_static", kStaticAlone[] = "acl_qlinear::linear_static_alone";
+constexpr char kDynamic[] = "acl_qlinear::linear_dynamic", kDynamicAlone[] = "acl_qlinear::linear_dynamic_alone";
+constexpr char kDynamicRow[] = "acl_qlinear::linear_dynamic_row";
+constexpr char kDynamicRowAlone[] = "acl_qlinear::linear_dynamic_row_alone";
 
-template <typename Operator, typename Signature = std::remove_pointer_t<decltype(Operator::function)>>
-struct WithoutGradient;
+// Operators whose first argument is the only one that may require a gradient. name: what errors say.
+template <auto function, const char* operator_name, const char* name> struct WithoutGradient;
 
-template <typename Operator, typename... Rest> struct WithoutGradient<Operator, Tensor(const Tensor&, Rest...)> {
+template <typename... Rest, Tensor (*function)(const Tensor&, Rest...), const char* operator_name, const char* name>
+struct WithoutGradient<function, operator_name, name> {
     static Tensor call(c10::DispatchKeySet keys, const Tensor& x, Rest... rest) {
         if (is_direct(keys, x)) {
-            return Operator::function(x, rest...);
+            return function(x, rest...);
         }
-        static const auto op = find_operator<Tensor(const Tensor&, Rest...)>(Operator::op);
-        return without_gradient(Operator::name, x, call_below(op, keys, x, rest...));
+        static const auto op = find_operator<Tensor(const Tensor&, Rest...)>(operator_name);
+        return without_gradient(name, x, call_below(op, keys, x, rest...));
     }
 };
+
+template <auto function, const char* operator_name, const char* name = operator_name>
+void implement(torch::Library& m) {
+    m.impl(operator_name, WithoutGradient<function, operator_name, name>::call);
+}
 
 void linear_int8_out_autograd(c10::DispatchKeySet keys, const Tensor& x, double x_scale, int64_t x_zero_point,
                               const Tensor& packed, double output_scale, int64_t output_zero_point, Text activation,
                               double negative_slope, const Tensor& out) {
-    constexpr const char* name = "acl_qlinear::linear_int8_out";
-    static const auto op = find_operator<decltype(linear_int8_out)>(name);
-    check_forward_gradient(name, x);
-    check_forward_gradient(name, out);
-    TORCH_CHECK(!torch::autograd::compute_requires_grad(x, out), name,
+    static const auto op = find_operator<decltype(linear_int8_out)>(kInt8Out);
+    check_forward_gradient(kInt8Out, x);
+    check_forward_gradient(kInt8Out, out);
+    TORCH_CHECK(!torch::autograd::compute_requires_grad(x, out), kInt8Out,
                 ": x or out requires grad, expected neither with out=: call it in torch.no_grad()");
     call_below(op, keys, x, x_scale, x_zero_point, packed, output_scale, output_zero_point, activation, negative_slope,
                out);
@@ -125,14 +106,14 @@ void implement_autograd(torch::Library& m) {
     m.impl("add", torch::CppFunction::makeFallthrough());
     m.impl("quantized_add", torch::CppFunction::makeFallthrough());
     m.impl("quantized_add_relu", torch::CppFunction::makeFallthrough());
-    m.impl("linear_int8", WithoutGradient<LinearInt8>::call);
-    m.impl("linear_int8_out", linear_int8_out_autograd);
-    m.impl("linear_static", WithoutGradient<LinearStatic>::call);
-    m.impl("linear_dynamic", WithoutGradient<LinearDynamic>::call);
-    m.impl("linear_dynamic_row", WithoutGradient<LinearDynamicRow>::call);
-    m.impl("linear_static_alone", WithoutGradient<LinearStaticAlone>::call);
-    m.impl("linear_dynamic_alone", WithoutGradient<LinearDynamicAlone>::call);
-    m.impl("linear_dynamic_row_alone", WithoutGradient<LinearDynamicRowAlone>::call);
+    m.impl(kInt8Out, linear_int8_out_autograd);
+    implement<linear_int8, kInt8>(m);
+    implement<linear_static, kStatic>(m);
+    implement<linear_static_alone, kStaticAlone, kStatic>(m);
+    implement<linear_dynamic, kDynamic>(m);
+    implement<linear_dynamic_alone, kDynamicAlone, kDynamic>(m);
+    implement<linear_dynamic_row, kDynamicRow, kDynamic>(m);
+    implement<linear_dynamic_row_alone, kDynamicRowAlone, kDynamic>(m);
 }
 
 } // namespace acl_qlinear::operators
